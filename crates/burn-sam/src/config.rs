@@ -1,0 +1,285 @@
+use burn::config::Config;
+use burn::module::{ParamGroup, ParamId};
+use serde::{Deserialize, Serialize};
+
+use crate::SamOptimizer;
+
+/// Configuration of sharpness-aware minimization (SAM).
+///
+/// It nests in a configuration of your own, is saved and loaded with it (see
+/// [`Config`]), and starts SAM in one of two ways:
+///
+#[cfg_attr(
+    feature = "train",
+    doc = "* [`init`](Self::init) wraps a model, for Burn's `Learner`;"
+)]
+#[cfg_attr(
+    not(feature = "train"),
+    doc = "* `init` (with the feature `train`) wraps a model, for Burn's `Learner`;"
+)]
+/// * [`optimizer`](Self::optimizer) wraps an optimizer, for a loop of your own.
+///
+/// # Defaults
+///
+/// | field | default | what it is |
+/// | --- | --- | --- |
+/// | `rho` | 0.05 | radius of the neighbourhood, in the units of the weights |
+/// | `adaptive` | false | whether the radius is relative to each weight (ASAM) |
+/// | `eta` | 0 | ASAM's offset: its T is \|w\| + eta |
+/// | `eps` | 1e-12 | stability constant, added to the gradient norm |
+/// | groups | none | parameter groups with a rho of their own |
+///
+/// A field that is missing in a file has its default; one that is not known, or that has a value
+/// out of range, is an error.
+///
+/// # Example
+///
+/// ```
+/// use burn::{config::Config, module::ParamGroup};
+/// use burn_sam::SamConfig;
+///
+/// #[derive(Config, Debug)]
+/// struct TrainingConfig {
+///     #[config(default = 64)]
+///     batch_size: usize,
+///     sam: SamConfig,
+/// }
+///
+/// let config = TrainingConfig::new(
+///     SamConfig::new()
+///         .with_rho(0.1)
+///         .with_group(ParamGroup::from_predicate("norm"), 0.0),
+/// );
+/// let file = std::env::temp_dir().join("burn-sam-config-example.json");
+/// config.save(&file).unwrap();
+/// assert_eq!(TrainingConfig::load(&file).unwrap().sam, config.sam);
+/// ```
+///
+/// # References
+///
+/// [Sharpness-Aware Minimization](https://arxiv.org/abs/2010.01412) (Foret et al.), and for
+/// `adaptive` [ASAM](https://arxiv.org/abs/2102.11600) (Kwon et al.).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
+pub struct SamConfig {
+    rho: f64,
+    adaptive: bool,
+    eta: f64,
+    eps: f64,
+    groups: Vec<RhoGroup>,
+}
+
+/// The parameters of `group` climb with `rho`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct RhoGroup {
+    group: ParamGroup,
+    rho: f64,
+}
+
+impl Config for SamConfig {}
+
+impl Default for SamConfig {
+    fn default() -> Self {
+        Self {
+            rho: 0.05,
+            adaptive: false,
+            eta: 0.0,
+            eps: 1e-12,
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl SamConfig {
+    /// The defaults of the paper: plain SAM with a rho of 0.05.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the radius rho of the neighbourhood, for every parameter that no
+    /// [group](Self::with_group) matches.
+    ///
+    /// The perturbation's norm over all parameters is rho. Typical values lie between 0.01 and
+    /// 0.5, and up to 10 times that with [`with_adaptive`](Self::with_adaptive). With 0, SAM
+    /// takes the base optimizer's steps, at twice the price.
+    ///
+    /// # Panics
+    ///
+    /// If `rho` is negative, NaN or infinite.
+    pub fn with_rho(mut self, rho: f64) -> Self {
+        self.rho = rho;
+        self.checked()
+    }
+
+    /// Sets whether the radius is relative to each weight's magnitude
+    /// ([ASAM](https://arxiv.org/abs/2102.11600)), which makes sharpness independent of how the
+    /// weights are scaled.
+    ///
+    /// With T = |w| + eta, the norm is that of T g, and e(w) = rho T² g / (norm + eps).
+    pub fn with_adaptive(mut self, adaptive: bool) -> Self {
+        self.adaptive = adaptive;
+        self
+    }
+
+    /// Sets ASAM's eta, which lets weights at zero move too. Without
+    /// [`with_adaptive`](Self::with_adaptive) it has no effect.
+    ///
+    /// # Panics
+    ///
+    /// If `eta` is negative, NaN or infinite.
+    pub fn with_eta(mut self, eta: f64) -> Self {
+        self.eta = eta;
+        self.checked()
+    }
+
+    /// Sets the stability constant that is added to the gradient norm.
+    ///
+    /// It may be 0: gradients that are all zero give no perturbation in any case.
+    ///
+    /// # Panics
+    ///
+    /// If `eps` is negative, NaN or infinite.
+    pub fn with_eps(mut self, eps: f64) -> Self {
+        self.eps = eps;
+        self.checked()
+    }
+
+    /// Gives a group of parameters a rho of its own.
+    ///
+    /// Of several groups that match a parameter the last one added counts, as in
+    /// [`ModuleOptimizer::with_group`](burn::optim::ModuleOptimizer::with_group). The norm is one
+    /// over all groups: a rho of 0 leaves a group where it is, while its gradients still count.
+    ///
+    /// # Panics
+    ///
+    /// If `rho` is negative, NaN or infinite.
+    pub fn with_group(mut self, group: ParamGroup, rho: f64) -> Self {
+        self.groups.push(RhoGroup { group, rho });
+        self.checked()
+    }
+
+    /// Wraps a base optimizer, for a training loop of your own.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::optim::{AdamConfig, ModuleOptimizer};
+    /// use burn_sam::SamConfig;
+    ///
+    /// let sam = SamConfig::new().optimizer(AdamConfig::new().build());
+    /// let optim = ModuleOptimizer::from(sam.clone());
+    /// ```
+    pub fn optimizer<O: burn::optim::Optimizer>(&self, base: O) -> SamOptimizer<O> {
+        SamOptimizer::new(self.clone(), base)
+    }
+
+    /// The rho of a parameter: its last matching group's, or the general one.
+    pub(crate) fn rho(&self, id: &ParamId, path: &str) -> f64 {
+        self.groups
+            .iter()
+            .rev()
+            .find(|entry| entry.group.matches(id, Some(path)))
+            .map_or(self.rho, |entry| entry.rho)
+    }
+
+    /// ASAM's eta, if adaptive.
+    pub(crate) fn adaptive_eta(&self) -> Option<f64> {
+        self.adaptive.then_some(self.eta)
+    }
+
+    pub(crate) fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        let check = |name: &str, value: f64| match value.is_finite() && value >= 0.0 {
+            true => Ok(()),
+            false => Err(format!(
+                "SamConfig: {name} is {value}, but must be a finite number of at least 0"
+            )),
+        };
+        check("rho", self.rho)?;
+        check("eta", self.eta)?;
+        check("eps", self.eps)?;
+        for (index, entry) in self.groups.iter().enumerate() {
+            check(&format!("groups[{index}].rho"), entry.rho)?;
+        }
+        Ok(())
+    }
+
+    fn checked(self) -> Self {
+        if let Err(message) = self.validate() {
+            panic!("{message}");
+        }
+        self
+    }
+}
+
+/// Equal as files: [`ParamGroup`] itself cannot be compared.
+impl PartialEq for SamConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+/// As JSON, like every Burn config.
+impl core::fmt::Display for SamConfig {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&burn::config::config_to_json(self))
+    }
+}
+
+/// A [`SamConfig`] as a file has it, before its values are checked. The numbers are optional
+/// because JSON writes NaN and the infinities as null, which deserves the same answer.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Unchecked {
+    rho: Option<f64>,
+    adaptive: bool,
+    eta: Option<f64>,
+    eps: Option<f64>,
+    groups: Vec<UncheckedGroup>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UncheckedGroup {
+    group: ParamGroup,
+    rho: Option<f64>,
+}
+
+impl Default for Unchecked {
+    fn default() -> Self {
+        let config = SamConfig::default();
+        Self {
+            rho: Some(config.rho),
+            adaptive: config.adaptive,
+            eta: Some(config.eta),
+            eps: Some(config.eps),
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl TryFrom<Unchecked> for SamConfig {
+    type Error = String;
+
+    fn try_from(file: Unchecked) -> Result<Self, String> {
+        let config = Self {
+            rho: file.rho.unwrap_or(f64::NAN),
+            adaptive: file.adaptive,
+            eta: file.eta.unwrap_or(f64::NAN),
+            eps: file.eps.unwrap_or(f64::NAN),
+            groups: file
+                .groups
+                .into_iter()
+                .map(|entry| RhoGroup {
+                    group: entry.group,
+                    rho: entry.rho.unwrap_or(f64::NAN),
+                })
+                .collect(),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}

@@ -1,0 +1,244 @@
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{
+    Devices, Lora, Module, ModuleMapper, ModuleVisitor, ParamGroup, QLora, Quantizer,
+    Reparameterizer,
+};
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Device;
+use burn::train::{InferenceStep, TrainOutput, TrainStep};
+
+use crate::SamConfig;
+use crate::ascent::climb;
+use crate::statistics::with_own_statistics;
+
+impl SamConfig {
+    /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change:
+    ///
+    /// ```ignore
+    /// let learner = Learner::new(
+    ///     SamConfig::new().init(model), // was: model
+    ///     SgdConfig::new().init(),      // any optimizer of Burn's, unchanged
+    ///     lr,
+    /// );
+    /// let model = SupervisedTraining::new(dir, train, valid).launch(learner).model.into_inner();
+    /// ```
+    pub fn init<M: Module>(&self, model: M) -> SamModel<M> {
+        SamModel {
+            sam: self.clone(),
+            model,
+        }
+    }
+}
+
+/// A model that Burn's `Learner` trains with SAM, with any base optimizer. From
+/// [`SamConfig::init`].
+///
+/// Its training step runs two passes of the model's own: one at the weights w, whose output the
+/// metrics see and which updates running statistics, and one at w + e(w), whose gradients the
+/// optimizer gets. All else is the model's: as a [`Module`] it has the same parameters under the
+/// same paths, so records, parameter groups and the summary are those of the model, and a
+/// checkpoint made with SAM can be loaded without it, and the other way round.
+///
+/// The input of the training step is cloned for the second pass, hence `Clone`.
+///
+/// * With gradient accumulation, each micro-batch climbs on its own.
+/// * With several devices, each climbs on its own share of the batch, which is the paper's
+///   m-sharpness.
+/// * Gradient clipping applies to the second pass's gradients.
+///
+/// # Example
+///
+/// ```
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::module::Module;
+/// use burn::tensor::Device;
+/// use burn_sam::SamConfig;
+///
+/// let model: Linear = LinearConfig::new(4, 2).init(&Device::flex().autodiff());
+/// let sam = SamConfig::new().with_rho(0.1).init(model);
+/// assert_eq!(sam.num_params(), 10);
+/// let model: Linear = sam.into_inner();
+/// ```
+#[derive(Clone, Debug)]
+pub struct SamModel<M> {
+    sam: SamConfig,
+    model: M,
+}
+
+impl<M> SamModel<M> {
+    /// The model.
+    pub fn into_inner(self) -> M {
+        self.model
+    }
+
+    fn map_model(self, f: impl FnOnce(M) -> M) -> Self {
+        Self {
+            sam: self.sam,
+            model: f(self.model),
+        }
+    }
+}
+
+impl<M> TrainStep for SamModel<M>
+where
+    M: TrainStep + Module,
+    M::Input: Clone,
+{
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
+        // Before the first pass: the statistics of several workers are averaged once all of them
+        // have passed, which a copy taken in between would disturb.
+        let own_statistics = with_own_statistics(&self.model);
+        let first = self.model.step(item.clone());
+        let climbed = climb(&self.sam, own_statistics, first.grads);
+        TrainOutput {
+            grads: climbed.step(item).grads,
+            item: first.item,
+        }
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        self.map_model(|model| model.optimize(optim, lr_module, grads))
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr_module: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        self.map_model(|model| model.optimize_multi(optim, lr_module, grads))
+    }
+}
+
+impl<M: InferenceStep> InferenceStep for SamModel<M> {
+    type Input = M::Input;
+    type Output = M::Output;
+
+    fn step(&self, item: Self::Input) -> Self::Output {
+        self.model.step(item)
+    }
+}
+
+/// As the model.
+impl<M: core::fmt::Display> core::fmt::Display for SamModel<M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.model.fmt(f)
+    }
+}
+
+/// Each method is the model's own.
+impl<M: Module> Module for SamModel<M> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.model.collect_devices(devices)
+    }
+
+    fn devices(&self) -> Devices {
+        self.model.devices()
+    }
+
+    fn num_params(&self) -> usize {
+        self.model.num_params()
+    }
+
+    fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
+        self.model.visit(visitor)
+    }
+
+    fn map<Mapper: ModuleMapper>(self, mapper: &mut Mapper) -> Self {
+        self.map_model(|model| model.map(mapper))
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.map_model(|model| model.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        self.map_model(|model| model.to_device(device))
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            sam: self.sam.clone(),
+            model: self.model.valid(),
+        }
+    }
+
+    fn train(self) -> Self {
+        self.map_model(M::train)
+    }
+
+    fn materialize(self) -> Self {
+        self.map_model(M::materialize)
+    }
+
+    fn set_require_grad(self, require_grad: bool) -> Self {
+        self.map_model(|model| model.set_require_grad(require_grad))
+    }
+
+    fn set_require_grad_group(self, group: ParamGroup, require_grad: bool) -> Self {
+        self.map_model(|model| model.set_require_grad_group(group, require_grad))
+    }
+
+    fn no_grad(self) -> Self {
+        self.map_model(M::no_grad)
+    }
+
+    fn freeze(self) -> Self {
+        self.map_model(M::freeze)
+    }
+
+    fn unfreeze(self) -> Self {
+        self.map_model(M::unfreeze)
+    }
+
+    fn freeze_group(self, group: ParamGroup) -> Self {
+        self.map_model(|model| model.freeze_group(group))
+    }
+
+    fn unfreeze_group(self, group: ParamGroup) -> Self {
+        self.map_model(|model| model.unfreeze_group(group))
+    }
+
+    fn quantize_weights(self, quantizer: &mut Quantizer) -> Self {
+        self.map_model(|model| model.quantize_weights(quantizer))
+    }
+
+    fn quantize_weights_group(self, quantizer: &mut Quantizer, group: ParamGroup) -> Self {
+        self.map_model(|model| model.quantize_weights_group(quantizer, group))
+    }
+
+    fn apply_reparameterization<R: Reparameterizer>(self, reparameterizer: R) -> Self {
+        self.map_model(|model| model.apply_reparameterization(reparameterizer))
+    }
+
+    fn apply_lora(self, lora: Lora) -> Self {
+        self.map_model(|model| model.apply_lora(lora))
+    }
+
+    fn apply_qlora(self, qlora: QLora) -> Self {
+        self.map_model(|model| model.apply_qlora(qlora))
+    }
+
+    fn into_record(self) -> ModuleRecord {
+        self.model.into_record()
+    }
+
+    fn into_record_group(self, group: ParamGroup) -> ModuleRecord {
+        self.model.into_record_group(group)
+    }
+
+    fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
+        let Self { sam, model } = self;
+        let model = model.try_load_record(record)?;
+        Ok(Self { sam, model })
+    }
+}
