@@ -1,2 +1,147 @@
-//! Stub.
-fn main() {}
+//! Handwritten digits, some of their labels wrong: SGD beside SAM, through Burn's Learner.
+
+mod data;
+mod model;
+mod progress;
+mod report;
+mod training;
+
+use std::fs::File;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use burn_sam::SamConfig;
+use clap::Parser;
+use example_common::Backend;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::model::Mlp;
+use crate::training::{Method, Setting};
+
+/// Trains a network on handwritten digits, some of them with a wrong label, with SGD and with SAM,
+/// from the same initial weights and in the same order, and compares the accuracy on clean images.
+///
+/// The network is a 64-256-256-10 perceptron; there are 1000 training and 797 test images. SGD has
+/// a learning rate of 0.1, momentum 0.9 and batches of 64, alone and under SAM.
+#[derive(Parser)]
+struct Options {
+    /// Part of the training labels that are replaced by random ones, 0 to 1
+    #[arg(long, default_value = "0.4", value_parser = part)]
+    noise: f64,
+    /// Radius of SAM's neighbourhood
+    #[arg(long, default_value = "0.5", value_parser = radius)]
+    rho: f64,
+    /// Make the radius relative to each weight's magnitude (ASAM)
+    #[arg(long)]
+    adaptive: bool,
+    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    backend: Backend,
+    /// Where to draw the test accuracy over the epochs, as SVG
+    #[arg(long, value_name = "FILE", default_value = "digits.svg")]
+    picture: PathBuf,
+    /// Where to write the figures of each run, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
+        _ => Err("must be a number from 0 to 1".to_string()),
+    }
+}
+
+fn radius(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rho) if rho.is_finite() && rho >= 0.0 => Ok(rho),
+        _ => Err("must be a finite number of at least 0".to_string()),
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    // Before a minute of training, not after it.
+    for file in [Some(&options.picture), options.json.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+
+    let sam = SamConfig::new()
+        .with_rho(options.rho)
+        .with_adaptive(options.adaptive);
+    let digits = data::digits()?;
+    let device = options.backend.device().autodiff();
+    let epochs = options.epochs as usize;
+    let bar = progress_bar(options.seeds * Method::ALL.len() as u64 * u64::from(options.epochs));
+
+    let mut runs = Vec::new();
+    for seed in 0..options.seeds {
+        device.seed(seed);
+        let setting = Setting {
+            seed,
+            epochs,
+            device: device.clone(),
+            model: Mlp::new(&device),
+            split: data::split(digits.clone(), options.noise, seed),
+            bar: &bar,
+        };
+        for method in Method::ALL {
+            bar.set_message(format!("{}, seed {seed}", method.name()));
+            let run = setting.run(method, &sam)?;
+            let line = format!(
+                "{} seed {seed}: test accuracy {:.1} % in {:.1} s",
+                method.name(),
+                100.0 * run.test_accuracy(),
+                run.seconds
+            );
+            match std::io::stderr().is_terminal() {
+                true => bar.println(line),
+                false => eprintln!("{line}"),
+            }
+            runs.push(run);
+        }
+    }
+    bar.finish_and_clear();
+
+    println!(
+        "Digits with {:.0} % noisy labels, {epochs} epochs, {} seeds, rho {}{}:\n",
+        100.0 * options.noise,
+        options.seeds,
+        options.rho,
+        if options.adaptive { ", adaptive" } else { "" },
+    );
+    println!("{}", report::table(&runs));
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&report::json(&runs))?)?;
+        println!("figures: {}", absolute(file));
+    }
+    let title = format!(
+        "Digits with {:.0} % noisy labels: mean and range of {} seeds",
+        100.0 * options.noise,
+        options.seeds
+    );
+    report::picture(&runs, &title, &options.picture)?;
+    println!("picture: {}", absolute(&options.picture));
+    Ok(())
+}
+
+fn progress_bar(epochs: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg:14} [{bar:40}] {pos}/{len} epochs, {eta} left")
+        .expect("a valid template")
+        .progress_chars("=> ");
+    ProgressBar::new(epochs).with_style(style)
+}
+
+fn absolute(file: &Path) -> String {
+    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
+    path.display().to_string()
+}

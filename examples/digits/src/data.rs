@@ -1,0 +1,117 @@
+//! Optical Recognition of Handwritten Digits (E. Alpaydin and C. Kaynak, UCI Machine Learning
+//! Repository, CC BY 4.0): 1797 images of 8 x 8 pixels, embedded in the program.
+
+use std::io::Read;
+
+use anyhow::{Context, ensure};
+use burn::data::dataloader::batcher::Batcher;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use flate2::read::GzDecoder;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+pub(crate) const PIXELS: usize = 64;
+pub(crate) const CLASSES: usize = 10;
+const TRAINING_IMAGES: usize = 1000;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Digit {
+    /// From 0 to 1.
+    pixels: [f32; PIXELS],
+    label: usize,
+}
+
+/// Images to train on, some of them with a wrong label, and images to test on.
+pub(crate) struct Split {
+    pub(crate) train: Vec<Digit>,
+    pub(crate) test: Vec<Digit>,
+}
+
+/// All images, in the order of the file.
+pub(crate) fn digits() -> anyhow::Result<Vec<Digit>> {
+    let mut text = String::new();
+    GzDecoder::new(&include_bytes!("../data/digits.csv.gz")[..]).read_to_string(&mut text)?;
+    text.lines().map(digit).collect()
+}
+
+fn digit(line: &str) -> anyhow::Result<Digit> {
+    let numbers = line
+        .split(',')
+        .map(|number| number.parse::<u8>().with_context(|| line.to_string()))
+        .collect::<Result<Vec<_>, _>>()?;
+    ensure!(numbers.len() == PIXELS + 1, "{} numbers", numbers.len());
+    Ok(Digit {
+        pixels: std::array::from_fn(|pixel| f32::from(numbers[pixel]) / 16.0),
+        label: usize::from(numbers[PIXELS]),
+    })
+}
+
+/// Shuffles, splits, and replaces a part of the training labels by random ones, as `seed` has it.
+pub(crate) fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
+    let mut rng = StdRng::seed_from_u64(seed);
+    digits.shuffle(&mut rng);
+    let test = digits.split_off(TRAINING_IMAGES);
+    let noisy = (noise * digits.len() as f64).round() as usize;
+    for digit in &mut digits[..noisy] {
+        digit.label = rng.random_range(0..CLASSES);
+    }
+    Split {
+        train: digits,
+        test,
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct DigitBatch {
+    /// `[batch, PIXELS]`
+    pub(crate) images: Tensor<2>,
+    /// `[batch]`
+    pub(crate) labels: Tensor<1, Int>,
+}
+
+#[derive(Clone)]
+pub(crate) struct DigitBatcher;
+
+impl Batcher<Digit, DigitBatch> for DigitBatcher {
+    fn batch(&self, digits: Vec<Digit>, device: &Device) -> DigitBatch {
+        let pixels: Vec<f32> = digits.iter().flat_map(|digit| digit.pixels).collect();
+        let labels: Vec<i64> = digits.iter().map(|digit| digit.label as i64).collect();
+        DigitBatch {
+            images: Tensor::from_data(TensorData::new(pixels, [digits.len(), PIXELS]), device),
+            labels: Tensor::from_data(TensorData::new(labels, [digits.len()]), device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_data_set_is_whole() {
+        let digits = digits().unwrap();
+        assert_eq!(digits.len(), 1797);
+        assert!((0..CLASSES).all(|label| digits.iter().filter(|d| d.label == label).count() > 170));
+        assert!(
+            digits
+                .iter()
+                .all(|digit| digit.pixels.iter().all(|p| (0.0..=1.0).contains(p)))
+        );
+    }
+
+    #[test]
+    fn noise_replaces_labels_of_the_training_images_only() {
+        let clean = split(digits().unwrap(), 0.0, 7);
+        let noisy = split(digits().unwrap(), 0.4, 7);
+        let changed = |clean: &[Digit], noisy: &[Digit]| {
+            (clean.iter().zip(noisy))
+                .filter(|(clean, noisy)| clean.label != noisy.label)
+                .count()
+        };
+        assert_eq!((noisy.train.len(), noisy.test.len()), (1000, 797));
+        assert_eq!(changed(&clean.test, &noisy.test), 0);
+        // A random label of ten is the right one for a tenth of the 400.
+        assert!((320..400).contains(&changed(&clean.train, &noisy.train)));
+    }
+}
