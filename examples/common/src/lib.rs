@@ -1,6 +1,10 @@
-//! What the examples share: the choice of a backend on the command line.
+//! What the examples share: the choice of a backend on the command line, and a progress bar.
+
+mod progress;
 
 use burn::tensor::Device;
+
+pub use progress::{ProgressRenderer, Values};
 
 /// The backend to run on, as a command-line option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

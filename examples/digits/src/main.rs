@@ -2,7 +2,6 @@
 
 mod data;
 mod model;
-mod progress;
 mod report;
 mod training;
 

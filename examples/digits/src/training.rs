@@ -12,11 +12,11 @@ use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::AccuracyMetric;
 use burn::train::{ClassificationOutput, InferenceStep, Learner, LearnerModel, SupervisedTraining};
 use burn_sam::SamConfig;
+use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split};
 use crate::model::Mlp;
-use crate::progress::{Accuracies, Renderer};
 
 const LEARNING_RATE: f64 = 0.1;
 const MOMENTUM: f64 = 0.9;
@@ -95,8 +95,7 @@ impl Setting<'_> {
             LEARNING_RATE,
         );
 
-        let accuracies = Accuracies::default();
-        let renderer = Renderer::new(self.bar.clone(), accuracies.clone());
+        let (renderer, percents) = ProgressRenderer::new(self.bar.clone(), "Accuracy");
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
             directory.path(),
@@ -113,7 +112,9 @@ impl Setting<'_> {
         if let Some(error) = result.error {
             bail!("the training stopped: {error}");
         }
-        let accuracies = accuracies.lock().unwrap().clone();
+        let accuracies: Vec<f64> = (percents.lock().unwrap().iter())
+            .map(|percent| percent / 100.0)
+            .collect();
         if accuracies.len() != self.epochs {
             bail!(
                 "{} test accuracies in {} epochs",

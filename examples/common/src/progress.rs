@@ -1,4 +1,4 @@
-//! A renderer for Burn's Learner that shows a progress bar and keeps the test accuracies.
+//! A renderer for Burn's Learner that shows a progress bar instead of a line a batch.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,51 +10,56 @@ use burn::train::renderer::{
 };
 use indicatif::ProgressBar;
 
-/// The test accuracy after each epoch, from 0 to 1.
-pub(crate) type Accuracies = Arc<Mutex<Vec<f64>>>;
-
-/// Moves `bar` on by one after each epoch.
-pub(crate) struct Renderer {
+/// Moves a progress bar on by one after each epoch, and keeps a validation metric's values.
+pub struct ProgressRenderer {
     bar: ProgressBar,
-    accuracy_metric: Option<MetricId>,
-    accuracy: Option<f64>,
-    accuracies: Accuracies,
+    metric: &'static str,
+    id: Option<MetricId>,
+    current: Option<f64>,
+    values: Values,
 }
 
-impl Renderer {
-    pub(crate) fn new(bar: ProgressBar, accuracies: Accuracies) -> Self {
-        Self {
+/// A validation metric's value after each epoch.
+pub type Values = Arc<Mutex<Vec<f64>>>;
+
+impl ProgressRenderer {
+    /// A renderer, and where it puts the values of the validation metric called `metric`.
+    pub fn new(bar: ProgressBar, metric: &'static str) -> (Self, Values) {
+        let values = Values::default();
+        let renderer = Self {
             bar,
-            accuracy_metric: None,
-            accuracy: None,
-            accuracies,
-        }
+            metric,
+            id: None,
+            current: None,
+            values: values.clone(),
+        };
+        (renderer, values)
     }
 }
 
-impl MetricsRenderer for Renderer {
+impl MetricsRenderer for ProgressRenderer {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        if definition.name.as_str() == "Accuracy" {
-            self.accuracy_metric = Some(definition.metric_id);
+        if definition.name.as_str() == self.metric {
+            self.id = Some(definition.metric_id);
         }
     }
 }
 
-impl MetricsRendererTraining for Renderer {
+impl MetricsRendererTraining for ProgressRenderer {
     fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, state: MetricState) {
         if let MetricState::Numeric(entry, Some(value)) = state
-            && Some(&entry.metric_id) == self.accuracy_metric.as_ref()
+            && Some(&entry.metric_id) == self.id.as_ref()
         {
-            self.accuracy = Some(value.current() / 100.0);
+            self.current = Some(value.current());
         }
     }
 }
 
-impl TrainingProgressLogger for Renderer {
+impl TrainingProgressLogger for ProgressRenderer {
     fn start(&mut self, _epochs: usize, _first: usize, _items: Option<usize>, _: Option<&str>) {}
 
     fn start_split(&mut self, _split: &str, _items: usize) {}
@@ -64,8 +69,8 @@ impl TrainingProgressLogger for Renderer {
     fn end_split(&mut self) {}
 
     fn update_epoch(&mut self, _epoch: usize) {
-        if let Some(accuracy) = self.accuracy.take() {
-            self.accuracies.lock().unwrap().push(accuracy);
+        if let Some(value) = self.current.take() {
+            self.values.lock().unwrap().push(value);
         }
         self.bar.inc(1);
     }
@@ -75,11 +80,11 @@ impl TrainingProgressLogger for Renderer {
     fn log_event_training(&mut self, _event: String) {}
 }
 
-impl MetricsRendererEvaluation for Renderer {
+impl MetricsRendererEvaluation for ProgressRenderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
 }
 
-impl EvaluationProgressLogger for Renderer {
+impl EvaluationProgressLogger for ProgressRenderer {
     fn start_global_progress(&mut self, _tests: usize) {}
 
     fn start_test(&mut self, _name: &str, _items: usize) {}

@@ -1,0 +1,106 @@
+use burn::config::Config;
+use burn::module::ParamGroup;
+use burn_sam::SamConfig;
+use burn_sam_tests::panic_message;
+use serde_json::{Value, json};
+
+#[derive(Config, Debug)]
+struct TrainingConfig {
+    #[config(default = 64)]
+    batch_size: usize,
+    sam: SamConfig,
+}
+
+fn file(config: &Value) -> Result<SamConfig, String> {
+    SamConfig::load_binary(config.to_string().as_bytes()).map_err(|err| err.to_string())
+}
+
+#[test]
+fn the_defaults_are_the_papers() {
+    assert_eq!(
+        serde_json::to_value(SamConfig::new()).unwrap(),
+        json!({"rho": 0.05, "adaptive": false, "eta": 0.0, "eps": 1e-12, "groups": []})
+    );
+}
+
+#[test]
+fn it_survives_save_and_load_inside_another_config() {
+    let sam = SamConfig::new()
+        .with_rho(0.1)
+        .with_adaptive(true)
+        .with_eta(0.01)
+        .with_eps(1e-9)
+        .with_group(ParamGroup::from_predicate("bias"), 0.0)
+        .with_group(ParamGroup::from_regex(r"^layers\.\d+").unwrap(), 0.2);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.json");
+    TrainingConfig::new(sam.clone()).save(&path).unwrap();
+    let loaded = TrainingConfig::load(&path).unwrap();
+    assert_eq!(loaded.sam, sam);
+    assert_ne!(loaded.sam, sam.with_rho(0.2));
+}
+
+#[test]
+fn fields_missing_in_a_file_have_their_defaults() {
+    assert_eq!(file(&json!({})).unwrap(), SamConfig::new());
+    assert_eq!(
+        file(&json!({"rho": 0.2})).unwrap(),
+        SamConfig::new().with_rho(0.2)
+    );
+}
+
+#[test]
+fn unknown_fields_in_a_file_are_refused_by_name() {
+    let message = file(&json!({"roh": 0.2})).unwrap_err();
+    assert!(message.contains("unknown field `roh`"), "{message}");
+}
+
+#[test]
+fn wrong_values_from_code_are_refused_by_name_and_value() {
+    for (value, shown) in [
+        (-1.0, "-1"),
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "inf"),
+        (-1e-300, "-0.000"),
+    ] {
+        for (name, message) in [
+            ("rho", panic_message(|| SamConfig::new().with_rho(value))),
+            ("eta", panic_message(|| SamConfig::new().with_eta(value))),
+            ("eps", panic_message(|| SamConfig::new().with_eps(value))),
+            (
+                "groups[0].rho",
+                panic_message(|| SamConfig::new().with_group(ParamGroup::all(), value)),
+            ),
+        ] {
+            assert!(
+                message.starts_with(&format!("SamConfig: {name} is {shown}"))
+                    && message.ends_with(", but must be a finite number of at least 0"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn wrong_values_from_a_file_are_refused_by_name_and_value() {
+    let group = serde_json::to_value(ParamGroup::all()).unwrap();
+    for (config, expected) in [
+        (json!({"rho": -1}), "SamConfig: rho is -1,"),
+        (json!({"eta": -0.5}), "SamConfig: eta is -0.5,"),
+        (json!({"eps": -2.0}), "SamConfig: eps is -2,"),
+        // JSON has no NaN: Burn writes null.
+        (json!({"rho": null}), "SamConfig: rho is NaN,"),
+        (json!({"eps": null}), "SamConfig: eps is NaN,"),
+        (
+            json!({"groups": [{"group": group, "rho": 0.1}, {"group": group, "rho": -3}]}),
+            "SamConfig: groups[1].rho is -3,",
+        ),
+    ] {
+        let message = file(&config).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+    }
+    // Also deep inside a user's own config.
+    let nested = json!({"batch_size": 1, "sam": {"rho": -7}}).to_string();
+    let message = TrainingConfig::load_binary(nested.as_bytes()).unwrap_err();
+    assert!(message.to_string().contains("SamConfig: rho is -7,"));
+}

@@ -1,0 +1,460 @@
+//! `SamModel` in Burn's Learner: single device, several, accumulation, checkpoints, early stopping.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, ModuleMapper, Param, ParamGroup};
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::tensor::{Device, Tensor};
+use burn::train::checkpoint::KeepLastNCheckpoints;
+use burn::train::logger::InMemoryMetricLogger;
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Direction, Split};
+use burn::train::{
+    ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult,
+    MetricEarlyStoppingStrategy, MultiDeviceOptim, RegressionOutput, StoppingCondition,
+    SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
+};
+use burn_sam::{SamConfig, SamModel};
+use burn_sam_tests::{
+    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_values,
+    values,
+};
+use example_common::ProgressRenderer;
+use indicatif::ProgressBar;
+
+const LR: f64 = 0.1;
+const BATCHES: u64 = 4;
+
+/// Makes the batch of a seed.
+struct Seeds;
+
+impl Batcher<u64, Points> for Seeds {
+    fn batch(&self, seeds: Vec<u64>, device: &Device) -> Points {
+        Points::new(seeds[0], device)
+    }
+}
+
+fn loader(batches: u64, device: &Device) -> Arc<dyn DataLoader<Points>> {
+    DataLoaderBuilder::new(Seeds)
+        .batch_size(1)
+        .set_device(device.clone())
+        .build(InMemDataset::new((0..batches).collect()))
+}
+
+fn sam() -> SamConfig {
+    SamConfig::new().with_rho(0.5)
+}
+
+fn sgd() -> ModuleOptimizer {
+    SgdConfig::new()
+        .with_momentum(Some(MomentumConfig::new()))
+        .init()
+}
+
+/// A model that learns `Points` in the Learner.
+trait Learns:
+    LearnerModel
+    + TrainStep<Input = Points, Output = RegressionOutput>
+    + InferenceStep<Input = Points, Output = RegressionOutput>
+{
+}
+
+impl<M> Learns for M where
+    M: LearnerModel
+        + TrainStep<Input = Points, Output = RegressionOutput>
+        + InferenceStep<Input = Points, Output = RegressionOutput>
+{
+}
+
+/// Trains over `batches` batches an epoch, quietly, and returns the validation losses too.
+fn train<M: Learns>(
+    learner: Learner<M>,
+    (batches, device): (u64, &Device),
+    directory: &Path,
+    setup: impl FnOnce(SupervisedTraining<M>) -> SupervisedTraining<M>,
+) -> (LearningResult<M>, Vec<f64>) {
+    let (renderer, losses) = ProgressRenderer::new(ProgressBar::hidden(), "Loss");
+    let training = SupervisedTraining::new(directory, loader(batches, device), loader(2, device))
+        .metric_train_numeric(LossMetric::new())
+        .metric_valid_numeric(LossMetric::new())
+        .renderer(Box::new(renderer))
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_application_logger(None);
+    let result = setup(training).launch(learner);
+    assert!(result.error.is_none(), "{:?}", result.error);
+    let losses = losses.lock().unwrap().clone();
+    (result, losses)
+}
+
+fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// The same by hand.
+fn steps<M: TrainingModel>(mut model: M, epochs: usize, device: &Device) -> M {
+    let sam = sam().optimizer(SgdConfig::new().build());
+    let mut optim = sgd();
+    for seed in (0..epochs).flat_map(|_| 0..BATCHES) {
+        let points = Points::new(seed, device);
+        let pass = |model: &M| {
+            let loss = model.predict(&points).loss;
+            GradientsParams::from_grads(loss.backward(), model)
+        };
+        let climbed = sam.first_step(&model, pass(&model));
+        model = optim.step(LR, model, pass(&climbed));
+    }
+    model
+}
+
+#[test]
+fn the_learner_takes_the_steps_of_a_loop() {
+    for device in devices() {
+        let device = device.autodiff();
+        let model = Mlp::new(1, &device);
+        let expected = steps(model.clone(), 3, &device);
+        let learner = Learner::new(sam().init(model), sgd(), LR);
+        let (result, losses) = train(
+            learner,
+            (BATCHES, &device),
+            temporary().path(),
+            |training| training.num_epochs(3),
+        );
+        assert!(
+            same_values(&result.model.into_inner(), &expected),
+            "{device:?}"
+        );
+        assert!(losses.len() == 3 && losses[2] < losses[0], "{losses:?}");
+    }
+}
+
+#[test]
+fn metrics_see_the_first_pass() {
+    for device in devices() {
+        let device = device.autodiff();
+        let (model, points) = (Mlp::new(1, &device), Points::new(0, &device));
+        let item = TrainStep::step(&sam().init(model.clone()), points.clone()).item;
+        assert_eq!(read(item.loss), read(model.loss(&points)));
+        assert_eq!(read(item.output), read(model.predict(&points).output));
+    }
+}
+
+#[test]
+fn running_statistics_are_those_of_plain_training() {
+    for device in devices() {
+        let device = device.autodiff();
+        let model = NormMlp::new(1, &device);
+        let statistics = |model: NormMlp| model.statistics()[..6].to_vec();
+
+        let learner = Learner::new(NormMlp::new(1, &device), sgd(), LR);
+        let (plain, _) = train(
+            learner,
+            (BATCHES, &device),
+            temporary().path(),
+            |training| training.num_epochs(2),
+        );
+        let learner = Learner::new(sam().init(model), sgd(), LR);
+        let (with_sam, _) = train(
+            learner,
+            (BATCHES, &device),
+            temporary().path(),
+            |training| training.num_epochs(2),
+        );
+        assert_eq!(
+            statistics(with_sam.model.into_inner()),
+            statistics(plain.model)
+        );
+    }
+}
+
+#[test]
+fn an_interrupted_run_resumes_to_the_same_weights() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let model = NormMlp::new(1, &device);
+        // A model of its own each time: clones share their running statistics.
+        let learner = |seed| {
+            let mut fresh = NormMlp::new(seed, &device);
+            (fresh.hidden, fresh.output) = (model.hidden.clone(), model.output.clone());
+            (fresh.norm.gamma, fresh.norm.beta) =
+                (model.norm.gamma.clone(), model.norm.beta.clone());
+            (fresh.inputs.gamma, fresh.inputs.beta) =
+                (model.inputs.gamma.clone(), model.inputs.beta.clone());
+            Learner::new(sam().init(fresh), AdamConfig::new().init(), LR)
+        };
+        let on = (BATCHES, &device);
+        let (whole, _) = train(learner(1), on, temporary().path(), |training| {
+            training.num_epochs(4)
+        });
+
+        let directory = temporary();
+        let checkpoints = |training: SupervisedTraining<SamModel<NormMlp>>| {
+            training
+                .with_default_checkpointers()
+                .with_checkpointing_strategy(KeepLastNCheckpoints::new(2))
+        };
+        train(learner(1), on, directory.path(), |training| {
+            checkpoints(training).num_epochs(2)
+        });
+        // Its weights come from the checkpoint, whatever it starts from.
+        let (resumed, losses) = train(learner(9), on, directory.path(), |training| {
+            checkpoints(training).num_epochs(4).checkpoint(2)
+        });
+        assert_eq!(losses.len(), 2);
+        assert!(same_values(&resumed.model, &whole.model), "{device:?}");
+    }
+}
+
+#[test]
+fn checkpoints_and_records_are_those_of_the_model() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let on = (BATCHES, &device);
+    let directory = temporary();
+    let checkpoints =
+        |training: SupervisedTraining<_>| training.with_default_checkpointers().num_epochs(1);
+    let learner = Learner::new(sam().init(Mlp::new(1, &device)), sgd(), LR);
+    let (trained, _) = train(learner, on, directory.path(), checkpoints);
+
+    // A run without SAM goes on from a checkpoint made with it.
+    let learner = Learner::new(Mlp::new(5, &device), sgd(), 0.0);
+    let (plain, _) = train(learner, on, directory.path(), |training| {
+        training
+            .with_default_checkpointers()
+            .num_epochs(2)
+            .checkpoint(1)
+    });
+    assert!(same_values(&plain.model, &trained.model));
+
+    let record = trained.model.into_inner().into_record();
+    let loaded = sam().init(Mlp::new(7, &device)).load_record(record);
+    assert!(same_values(&loaded, &plain.model));
+    let loaded = Mlp::new(8, &device).load_record(loaded.into_record());
+    assert!(same_values(&loaded, &plain.model));
+}
+
+#[test]
+fn paths_groups_and_the_summary_are_those_of_the_model() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let model = NormMlp::new(1, &device);
+        let wrapped = sam().init(model.clone());
+        assert_eq!(values(&wrapped), values(&model));
+        assert_eq!(wrapped.to_string(), model.to_string());
+        assert_eq!(wrapped.num_params(), model.num_params());
+        assert_eq!(wrapped.devices(), model.devices());
+        assert_eq!(
+            wrapped
+                .clone()
+                .into_record_group(ParamGroup::from_path("hidden.weight"))
+                .tensors(),
+            model
+                .clone()
+                .into_record_group(ParamGroup::from_path("hidden.weight"))
+                .tensors()
+        );
+
+        let frozen = wrapped
+            .freeze_group(ParamGroup::from_predicate("hidden"))
+            .into_inner();
+        assert!(!frozen.hidden.weight.is_require_grad());
+        assert!(frozen.output.weight.is_require_grad());
+    }
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_second_passes() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let model = Mlp::new(1, &device);
+        let learner = Learner::new(sam().init(model.clone()), SgdConfig::new().init(), LR);
+        let (result, _) = train(learner, (2, &device), temporary().path(), |training| {
+            training.grads_accumulation(2)
+        });
+        let expected = summed_step(&model, [&device, &device]);
+        assert!(same_values(&result.model.into_inner(), &expected));
+    }
+}
+
+/// One step of plain SGD with the sum of two batches' second gradients.
+fn summed_step(model: &Mlp, devices: [&Device; 2]) -> Mlp {
+    let sam = sam().optimizer(SgdConfig::new().build());
+    let mut accumulator = burn::optim::GradientsAccumulator::new();
+    for (seed, device) in (0..).zip(devices) {
+        let points = Points::new(seed, device);
+        let model = model.clone().fork(device);
+        let climbed = sam.first_step(&model, model.gradients(&points));
+        let grads = climbed.gradients(&points).to_device(devices[0], &model);
+        accumulator.accumulate(&model, grads);
+    }
+    SgdConfig::new()
+        .init()
+        .step(LR, model.clone(), accumulator.grads())
+}
+
+#[test]
+fn several_devices_climb_on_their_own_share() {
+    let [flex, ndarray] = &cpu_devices()[..] else {
+        panic!("two CPU devices")
+    };
+    let (flex, ndarray) = (flex.clone().autodiff(), ndarray.clone().autodiff());
+    for (second, strategy) in [
+        (&flex, MultiDeviceOptim::OptimMainDevice),
+        (&ndarray, MultiDeviceOptim::OptimMainDevice),
+        (&flex, MultiDeviceOptim::OptimSharded),
+        (&ndarray, MultiDeviceOptim::OptimSharded),
+    ] {
+        let model = Mlp::new(1, &flex);
+        let learner = Learner::new(sam().init(model.clone()), SgdConfig::new().init(), LR);
+        let devices = vec![flex.clone(), second.clone()];
+        let (result, _) = train(learner, (2, &flex), temporary().path(), |training| {
+            training.with_training_strategy(TrainingStrategy::Default(ExecutionStrategy::multi(
+                devices, strategy,
+            )))
+        });
+        let expected = summed_step(&model, [&flex, second]);
+        let trained = result.model.into_inner();
+        for ((path, trained), (_, expected)) in values(&trained).iter().zip(values(&expected)) {
+            for (trained, expected) in trained.iter().zip(expected) {
+                assert!(
+                    (trained - expected).abs() < 1e-6,
+                    "{path} with {second:?}, {strategy:?}: {trained} for {expected}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn early_stopping_stops() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let learner = Learner::new(sam().init(Mlp::new(1, &device)), sgd(), 0.0);
+    let (_, losses) = train(
+        learner,
+        (BATCHES, &device),
+        temporary().path(),
+        |training| {
+            training
+                .num_epochs(20)
+                .early_stopping(MetricEarlyStoppingStrategy::new(
+                    &LossMetric::new(),
+                    Aggregate::Mean,
+                    Direction::Lowest,
+                    Split::Valid,
+                    StoppingCondition::NoImprovementSince { n_epochs: 2 },
+                ))
+        },
+    );
+    assert_eq!(losses.len(), 3);
+}
+
+#[test]
+fn checkpointed_gradients_train() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let train = |checkpointing| {
+            let device = match checkpointing {
+                true => device.clone().gradient_checkpointing(),
+                false => device.clone(),
+            };
+            let learner = Learner::new(sam().init(NormMlp::new(1, &device)), sgd(), LR);
+            let (result, _) = train(
+                learner,
+                (BATCHES, &device),
+                temporary().path(),
+                |training| match checkpointing {
+                    true => training.gradient_checkpointing(),
+                    false => training,
+                },
+            );
+            result.model
+        };
+        assert!(same_values(&train(true), &train(false)));
+    }
+}
+
+#[test]
+fn a_sam_optimizer_without_a_sam_model_stops_the_training() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let optim = sam().optimizer(SgdConfig::new().build());
+    let learner = Learner::new(Mlp::new(1, &device), optim.into(), LR);
+    let message = panic_message(|| {
+        train(
+            learner,
+            (BATCHES, &device),
+            temporary().path(),
+            |training| training,
+        )
+    });
+    assert!(
+        message.contains("wrap the model with SamConfig::init(model)"),
+        "{message}"
+    );
+}
+
+/// A model that keeps its weights within bounds, in the hook that Burn has for it.
+#[derive(Module, Debug)]
+struct Clamped {
+    model: Mlp,
+}
+
+struct Clamp;
+
+impl ModuleMapper for Clamp {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|weight| weight.inner().clamp(-0.1, 0.1).autodiff().require_grad())
+    }
+}
+
+impl TrainStep for Clamped {
+    type Input = Points;
+    type Output = RegressionOutput;
+
+    fn step(&self, points: Points) -> TrainOutput<RegressionOutput> {
+        TrainStep::step(&self.model, points)
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        optim.step(lr, self, grads).map(&mut Clamp)
+    }
+}
+
+impl InferenceStep for Clamped {
+    type Input = Points;
+    type Output = RegressionOutput;
+
+    fn step(&self, points: Points) -> RegressionOutput {
+        InferenceStep::step(&self.model, points)
+    }
+}
+
+#[test]
+fn the_models_own_optimize_is_called() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let model = Clamped {
+        model: Mlp::new(1, &device),
+    };
+    let learner = Learner::new(sam().init(model), sgd(), LR);
+    let (result, _) = train(
+        learner,
+        (BATCHES, &device),
+        temporary().path(),
+        |training| training,
+    );
+    let values = values(&result.model);
+    assert!(
+        values
+            .iter()
+            .flat_map(|(_, values)| values)
+            .all(|value| value.abs() <= 0.1 + 1e-7)
+    );
+}

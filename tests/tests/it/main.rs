@@ -1,0 +1,9 @@
+//! Integration tests over burn-sam and burn-sam-kernels.
+
+mod ascent;
+mod config;
+mod kernels;
+mod learner;
+mod modules;
+mod optimizer;
+mod reference;
