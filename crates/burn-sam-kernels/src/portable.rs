@@ -63,6 +63,9 @@ pub fn total(sums: Vec<Tensor<1>>) -> Option<Tensor<1>> {
 }
 
 /// The factor that all parameters share, 1 / (norm + eps), and whether it may be used.
+///
+/// A factor of 0 alone does not keep a gradient out, for 0 times infinity is NaN: `refused` has to
+/// replace the gradient too.
 #[derive(Clone, Debug)]
 pub struct Scale {
     factor: Tensor<1>,
@@ -82,7 +85,10 @@ impl Scale {
             .is_finite()
             .bool_and(factor.clone().is_finite())
             .bool_not();
-        Self { factor, refused }
+        Self {
+            factor: factor.mask_fill(refused.clone(), 0.0),
+            refused,
+        }
     }
 }
 
