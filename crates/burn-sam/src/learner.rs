@@ -1,11 +1,11 @@
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{
-    Devices, Lora, Module, ModuleMapper, ModuleVisitor, ParamGroup, QLora, Quantizer,
+    Devices, Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, QLora, Quantizer,
     Reparameterizer,
 };
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::SamConfig;
@@ -89,10 +89,10 @@ where
     type Output = M::Output;
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
-        // Before the first pass: the statistics of several workers are averaged once all of them
+        // Made before the first pass: the statistics of several workers are averaged once all of them
         // have passed, which a copy taken in between would disturb.
         let own_statistics = with_own_statistics(&self.model);
-        let first = self.model.step(item.clone());
+        let first = self.model.clone().map(&mut Local).step(item.clone());
         let climbed = climb(&self.sam, own_statistics, first.grads);
         TrainOutput {
             grads: climbed.step(item).grads,
@@ -116,6 +116,28 @@ where
         grads: MultiGradientsParams,
     ) -> Self {
         self.map_model(|model| model.optimize_multi(optim, lr_module, grads))
+    }
+}
+
+/// Takes parameters out of the distribution over workers (Burn's `DistributedDataParallel`), which
+/// would sum their gradients over all workers: each worker climbs along its own.
+struct Local;
+
+impl ModuleMapper for Local {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if !(param.is_initialized() && param.is_autodiff() && param.is_distributed()) {
+            return param;
+        }
+        param.map(|tensor| {
+            let strategy = tensor.gradient_checkpointing_strategy();
+            let require_grad = tensor.is_require_grad();
+            let local = tensor.inner().autodiff();
+            let local = match strategy {
+                Some(strategy) => local.with_gradient_checkpointing_strategy(strategy),
+                None => local,
+            };
+            local.set_require_grad(require_grad)
+        })
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Case {
     /// The library and version that produced the figures.
     pub source: String,
     pub(crate) model: Model,
-    base: Value,
-    method: Value,
+    base: BaseSpec,
+    method: MethodSpec,
     pub(crate) init: Vec<Layer>,
     pub(crate) batches: Vec<Batch>,
     /// The figures of each step.
@@ -112,7 +112,7 @@ pub(crate) enum Base {
     AdamW(AdamW),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 enum BaseSpec {
     Sgd {
@@ -137,7 +137,7 @@ enum BaseSpec {
     },
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", deny_unknown_fields)]
 enum MethodSpec {
     Sam {
@@ -202,64 +202,71 @@ impl Case {
         } else if (self.batches.iter()).any(|batch| !batch.y.fit(self, batch.x.len())) {
             "a batch's targets do not fit the loss or the model's outputs"
         } else {
-            return Ok(());
+            return self.sam().map(|_| ());
         };
         Err(CaseError::Invalid(complaint.to_string()))
     }
 
-    /// The base optimizer and its learning rate.
-    pub(crate) fn base(&self) -> Result<(Base, f64), CaseError> {
-        Ok(match spec(&self.base, "base optimizer")? {
+    /// The base optimizer.
+    pub(crate) fn base(&self) -> Base {
+        match &self.base {
             BaseSpec::Sgd {
-                lr,
                 momentum,
                 nesterov,
                 weight_decay,
+                ..
             } => {
-                let momentum = (momentum != 0.0).then(|| {
+                let momentum = (*momentum != 0.0).then(|| {
                     MomentumConfig::new()
-                        .with_momentum(momentum)
+                        .with_momentum(*momentum)
                         .with_dampening(0.0)
-                        .with_nesterov(nesterov)
+                        .with_nesterov(*nesterov)
                 });
-                let decay = (weight_decay != 0.0).then(|| WeightDecayConfig::new(weight_decay));
+                let decay = (*weight_decay != 0.0).then(|| WeightDecayConfig::new(*weight_decay));
                 let config = SgdConfig::new()
                     .with_momentum(momentum)
                     .with_weight_decay(decay);
-                (Base::Sgd(config.build()), lr)
+                Base::Sgd(config.build())
             }
-            BaseSpec::Adam { lr, betas, eps } => {
+            BaseSpec::Adam { betas, eps, .. } => {
                 let config = AdamConfig::new()
                     .with_beta_1(betas[0])
                     .with_beta_2(betas[1])
-                    .with_epsilon(eps);
-                (Base::Adam(config.build()), lr)
+                    .with_epsilon(*eps);
+                Base::Adam(config.build())
             }
             BaseSpec::AdamW {
-                lr,
                 betas,
                 eps,
                 weight_decay,
+                ..
             } => {
                 let config = AdamWConfig::new()
                     .with_beta_1(betas[0])
                     .with_beta_2(betas[1])
-                    .with_epsilon(eps)
-                    .with_weight_decay(weight_decay);
-                (Base::AdamW(config.build()), lr)
+                    .with_epsilon(*eps)
+                    .with_weight_decay(*weight_decay);
+                Base::AdamW(config.build())
             }
-        })
+        }
+    }
+
+    /// The base optimizer's learning rate.
+    pub(crate) fn learning_rate(&self) -> f64 {
+        match self.base {
+            BaseSpec::Sgd { lr, .. } | BaseSpec::Adam { lr, .. } | BaseSpec::AdamW { lr, .. } => lr,
+        }
     }
 
     /// Whether the base optimizer is Adam or AdamW, whose bias correction Burn computes in f32.
     pub fn has_adam_base(&self) -> bool {
-        matches!(self.base["name"].as_str(), Some("adam" | "adamw"))
+        matches!(self.base, BaseSpec::Adam { .. } | BaseSpec::AdamW { .. })
     }
 
     /// The sharpness-aware method.
     pub(crate) fn sam(&self) -> Result<SamConfig, CaseError> {
-        let (rho, groups, adaptive) = match spec(&self.method, "method")? {
-            MethodSpec::Sam { ascent_steps, .. } if ascent_steps != 1 => {
+        let (rho, groups, adaptive) = match &self.method {
+            MethodSpec::Sam { ascent_steps, .. } if *ascent_steps != 1 => {
                 return Err(CaseError::Unsupported(format!(
                     "method sam with {ascent_steps} ascent steps"
                 )));
@@ -268,8 +275,8 @@ impl Case {
             MethodSpec::Asam { rho, groups } => (rho, groups, true),
         };
         let rhos = match (rho, groups) {
-            (Some(rho), None) => vec![rho; self.init.len()],
-            (None, Some(groups)) if groups.len() == self.init.len() => groups,
+            (Some(rho), None) => vec![*rho; self.init.len()],
+            (None, Some(groups)) if groups.len() == self.init.len() => groups.clone(),
             _ => {
                 return Err(CaseError::Invalid(
                     "the method has neither a rho nor a rho for each layer".to_string(),

@@ -7,4 +7,4 @@ mod case;
 mod replay;
 
 pub use case::{Case, CaseError, Layer, Step};
-pub use replay::{Deviations, replay};
+pub use replay::{Deviations, replay, replay_with};

@@ -51,12 +51,9 @@ fn main() -> ExitCode {
         "case", "losses", "norms", "weights", "tolerance"
     );
     for file in &options.files {
-        let replayed = Case::load(file).and_then(|case| {
-            let deviations = replay(&case, &device, dtype)?;
-            Ok((case, deviations))
-        });
-        match replayed {
-            Ok((case, deviations)) => {
+        match Case::load(file) {
+            Ok(case) => {
+                let deviations = replay(&case, &device, dtype);
                 let tolerance = tolerance(&case, dtype);
                 let agrees = deviations.largest() <= tolerance;
                 disagree |= !agrees;

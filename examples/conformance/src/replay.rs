@@ -3,9 +3,8 @@ use burn::nn::Linear;
 use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::activation::{log_softmax, relu, tanh};
 use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
-use burn_sam::SamConfig;
 
-use crate::case::{Activation, Base, Batch, Case, CaseError, Layer, Loss, Model, Targets};
+use crate::case::{Activation, Base, Batch, Case, Layer, Loss, Model, Targets};
 
 /// How far a replay is from the reference: the largest absolute difference of a series over the
 /// largest absolute value of the reference's.
@@ -34,26 +33,27 @@ impl Deviations {
 /// * `case` - the reference.
 /// * `device` - where to train, without autodiff.
 /// * `dtype` - the floating-point type to train in.
-///
-/// # Errors
-///
-/// If burn-sam does not have the case's method or Burn its base optimizer.
-pub fn replay(case: &Case, device: &Device, dtype: FloatDType) -> Result<Deviations, CaseError> {
-    let sam = case.sam()?;
-    let (base, lr) = case.base()?;
-    let device = device.clone().autodiff();
+pub fn replay(case: &Case, device: &Device, dtype: FloatDType) -> Deviations {
+    match case.base() {
+        Base::Sgd(base) => replay_with(case, base, device, dtype),
+        Base::Adam(base) => replay_with(case, base, device, dtype),
+        Base::AdamW(base) => replay_with(case, base, device, dtype),
+    }
+}
+
+/// Like [`replay`], with another base optimizer in place of the case's.
+pub fn replay_with<O: Optimizer>(
+    case: &Case,
+    base: O,
+    device: &Device,
+    dtype: FloatDType,
+) -> Deviations {
     let run = Run {
         case,
-        sam,
-        lr,
-        device,
+        device: device.clone().autodiff(),
         dtype: dtype.into(),
     };
-    Ok(match base {
-        Base::Sgd(base) => run.train(base),
-        Base::Adam(base) => run.train(base),
-        Base::AdamW(base) => run.train(base),
-    })
+    run.train(base)
 }
 
 #[derive(Module, Debug)]
@@ -63,15 +63,14 @@ struct Mlp {
 
 struct Run<'a> {
     case: &'a Case,
-    sam: SamConfig,
-    lr: f64,
     device: Device,
     dtype: DType,
 }
 
 impl Run<'_> {
     fn train<O: Optimizer>(&self, base: O) -> Deviations {
-        let sam = self.sam.optimizer(base);
+        let sam = self.case.sam().expect("Case::load checks the method");
+        let sam = sam.optimizer(base);
         let mut optim = ModuleOptimizer::from(sam.clone());
         let mut model = self.model(&self.case.init);
         let mut losses = Series::default();
@@ -83,7 +82,7 @@ impl Run<'_> {
             norms.add(norm(&model, &grads), step.grad_norm);
             let climbed = sam.first_step(&model, grads);
             let (loss_perturbed, grads) = self.pass(&climbed, batch);
-            model = optim.step(self.lr, model, grads);
+            model = optim.step(self.case.learning_rate(), model, grads);
 
             losses.add(loss, step.loss);
             losses.add(loss_perturbed, step.loss_perturbed);

@@ -42,7 +42,10 @@ fn agreement_is_exit_code_0() {
         ]);
         assert_eq!((code, stderr.as_str()), (Some(0), ""));
         assert_eq!(stdout.matches("agrees").count(), 2, "{stdout}");
-        assert!(stdout.contains("1e-10") && stdout.contains("1e-5"), "{stdout}");
+        assert!(
+            stdout.contains("1e-10") && stdout.contains("1e-5"),
+            "{stdout}"
+        );
     }
 }
 
@@ -65,7 +68,10 @@ fn an_unknown_method_or_base_is_exit_code_2_and_named() {
         let (code, stdout, stderr) = run(&[file.path(), &data("sam_sgd.json")]);
         assert_eq!(code, Some(2));
         assert!(stderr.contains(named), "{stderr}");
-        assert!(stdout.contains("agrees"), "the other file is replayed all the same");
+        assert!(
+            stdout.contains("agrees"),
+            "the other file is replayed all the same"
+        );
     }
 }
 

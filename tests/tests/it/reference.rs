@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::FloatDType;
+use burn::optim::{LearningRate, Optimizer, RecordState};
+use burn::tensor::{Device, FloatDType, Tensor};
 use burn_sam_tests::{cpu_devices, wgpu_device};
-use conformance::{Case, CaseError, replay};
+use conformance::{Case, CaseError, replay, replay_with};
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
@@ -29,7 +30,7 @@ fn trajectories_agree_in_f64() {
     assert_eq!(cases.len(), 11);
     for device in cpu_devices() {
         for case in &cases {
-            let deviations = replay(case, &device, FloatDType::F64).unwrap();
+            let deviations = replay(case, &device, FloatDType::F64);
             let tolerance = if case.has_adam_base() { 1e-5 } else { 1e-10 };
             assert!(
                 deviations.largest() <= tolerance,
@@ -44,10 +45,87 @@ fn trajectories_agree_in_f64() {
 fn trajectories_agree_in_f32() {
     for device in cpu_devices().into_iter().chain(wgpu_device()) {
         for case in cases() {
-            let deviations = replay(&case, &device, FloatDType::F32).unwrap();
+            let deviations = replay(&case, &device, FloatDType::F32);
             assert!(
                 deviations.largest() <= 1e-3,
                 "{} on {device:?}: {deviations:?}",
+                case.name
+            );
+        }
+    }
+}
+
+/// AdamW as PyTorch has it, all of it in f64; Adam with a decay of 0. The hyperparameters are those
+/// of the reference cases.
+#[derive(Clone)]
+struct ExactAdam {
+    decay: f64,
+}
+
+#[derive(Clone, RecordState)]
+struct Moments<const D: usize> {
+    time: usize,
+    first: Tensor<D>,
+    second: Tensor<D>,
+}
+
+impl Optimizer for ExactAdam {
+    type State<const D: usize> = Moments<D>;
+
+    fn step<const D: usize>(
+        &self,
+        lr: LearningRate,
+        tensor: Tensor<D>,
+        grad: Tensor<D>,
+        state: Option<Moments<D>>,
+    ) -> (Tensor<D>, Option<Moments<D>>) {
+        let [beta_1, beta_2, eps]: [f64; 3] = [0.875, 0.9990234375, 7.450580596923828e-9];
+        let state = state.unwrap_or_else(|| Moments {
+            time: 0,
+            first: grad.zeros_like(),
+            second: grad.zeros_like(),
+        });
+        let time = state.time + 1;
+        let first = state.first * beta_1 + grad.clone() * (1.0 - beta_1);
+        let second = state.second * beta_2 + grad.square() * (1.0 - beta_2);
+        let correction = |beta: f64| 1.0 - beta.powi(time as i32);
+        let deviation = (second.clone() / correction(beta_2)).sqrt() + eps;
+        let step = first.clone() / correction(beta_1) / deviation;
+        let state = Moments {
+            time,
+            first,
+            second,
+        };
+        (tensor * (1.0 - lr * self.decay) - step * lr, Some(state))
+    }
+
+    fn to_device<const D: usize>(state: Moments<D>, _device: &Device) -> Moments<D> {
+        state
+    }
+}
+
+/// What keeps the Adam cases from 1e-10 is Burn's bias correction in f32, and nothing else.
+#[test]
+fn with_adams_bias_correction_in_f64_all_agree() {
+    let adam: Vec<Case> = cases().into_iter().filter(Case::has_adam_base).collect();
+    assert_eq!(adam.len(), 4);
+    for device in cpu_devices() {
+        for case in &adam {
+            let decay = if case.name.ends_with("adamw") {
+                0.0078125
+            } else {
+                0.0
+            };
+            let deviations = replay_with(case, ExactAdam { decay }, &device, FloatDType::F64);
+            assert!(
+                deviations.largest() <= 1e-10,
+                "{}: {deviations:?}",
+                case.name
+            );
+            let burns = replay(case, &device, FloatDType::F64);
+            assert!(
+                burns.largest() > 1e-8,
+                "{}: {burns:?}: say so in the docs",
                 case.name
             );
         }
@@ -60,11 +138,11 @@ fn a_wrong_reference_does_not_agree() {
     let device = &cpu_devices()[0];
     let mut case = Case::load(data().join("sam_sgd.json")).unwrap();
     case.last[0].bias[0] += 1e-6;
-    let deviations = replay(&case, device, FloatDType::F64).unwrap();
+    let deviations = replay(&case, device, FloatDType::F64);
     assert!(deviations.weights > 1e-8 && deviations.losses < 1e-10);
 
     case.steps[3].loss_perturbed = f64::NAN;
-    let deviations = replay(&case, device, FloatDType::F64).unwrap();
+    let deviations = replay(&case, device, FloatDType::F64);
     assert!(deviations.largest().is_nan());
 }
 
