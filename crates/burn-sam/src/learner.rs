@@ -125,7 +125,7 @@ struct Local;
 
 impl ModuleMapper for Local {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !(param.is_initialized() && param.is_autodiff() && param.is_distributed()) {
+        if !(param.is_initialized() && param.is_require_grad() && param.is_distributed()) {
             return param;
         }
         param.map(|tensor| {

@@ -31,7 +31,7 @@ fn tolerance(case: &Case, dtype: FloatDType) -> f64 {
         // Burn computes Adam's bias correction in f32.
         FloatDType::F64 if case.has_adam_base() => 1e-5,
         FloatDType::F64 => 1e-10,
-        _ => 1e-3,
+        _ => 1e-5,
     }
 }
 

@@ -462,3 +462,48 @@ fn the_models_own_optimize_is_called() {
             .all(|value| value.abs() <= 0.1 + 1e-7)
     );
 }
+
+/// A model that notes, for each pass, whether its weight is distributed over workers. It makes its
+/// gradients by hand: a distributed backward pass needs several machines.
+#[cfg(feature = "wgpu")]
+#[derive(Module, Debug)]
+struct Distributed {
+    weight: Param<Tensor<1>>,
+    #[module(skip)]
+    passes: Arc<std::sync::Mutex<Vec<bool>>>,
+}
+
+#[cfg(feature = "wgpu")]
+impl TrainStep for Distributed {
+    type Input = Points;
+    type Output = RegressionOutput;
+
+    fn step(&self, points: Points) -> TrainOutput<RegressionOutput> {
+        let mut passes = self.passes.lock().unwrap();
+        passes.push(self.weight.is_distributed());
+        let mut grads = GradientsParams::new();
+        grads.register(self.weight.id, self.weight.val().inner());
+        let item =
+            RegressionOutput::new(Tensor::zeros([1], &points.x.device()), points.x, points.y);
+        TrainOutput { grads, item }
+    }
+}
+
+/// Only Cube backends know of distribution.
+#[cfg(feature = "wgpu")]
+#[test]
+fn the_first_pass_of_a_distributed_model_is_local() {
+    let Some(device) = burn_sam_tests::wgpu_device() else {
+        return;
+    };
+    let device = device.autodiff();
+    let weight = Param::from_tensor(Tensor::<1>::ones([3], &device));
+    let id = weight.id;
+    let model = Distributed {
+        weight: weight.map(|weight| weight.set_distributed(id)),
+        passes: Arc::default(),
+    };
+    TrainStep::step(&sam().init(model.clone()), Points::new(0, &device));
+    assert_eq!(*model.passes.lock().unwrap(), [false, true]);
+    assert!(model.weight.is_distributed());
+}

@@ -1,10 +1,12 @@
 //! Modules of every kind that Burn knows: with running statistics, checkpointed, adapted, frozen,
 //! in part without gradients.
 
-use burn::module::{Lora, Module, Param};
+use burn::module::{Lora, Module, Param, QLora, Quantizer};
 use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::Tensor;
+use burn::tensor::quantization::{Calibration, QuantValue};
+use burn::train::TrainStep;
 use burn_sam::{SamConfig, SamOptimizer};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, linear, read, same_values,
@@ -111,6 +113,28 @@ fn adapters_climb_and_their_frozen_base_stays() {
                 "{step}"
             );
         }
+    }
+}
+
+/// The same over a base that is packed into small integers.
+#[test]
+fn adapters_of_a_quantized_base_climb_in_the_learner_too() {
+    for device in cpu_devices() {
+        let scheme = device.settings().quantization.scheme;
+        let scheme = scheme.with_value(QuantValue::Q8S);
+        let device = device.autodiff();
+        let points = Points::new(0, &device);
+        let quantizer = Quantizer::new(Calibration::MinMax, scheme);
+        let model = Mlp::new(1, &device).apply_qlora(QLora::new(Lora::new(2, 4.0), quantizer));
+        let base = |model: &Mlp| model.hidden.weight.base().into_data();
+        let packed = base(&model);
+        let wrapped = SamConfig::new().with_rho(0.5).init(model);
+        let output = TrainStep::step(&wrapped, points);
+        let updated = wrapped.optimize(&mut SgdConfig::new().init(), 0.1.into(), output.grads);
+        let updated = updated.into_inner();
+        assert_eq!(base(&updated), packed);
+        let adapter = updated.hidden.weight.adapter().unwrap();
+        assert!(read(adapter.b.val()).iter().any(|b| *b != 0.0));
     }
 }
 
