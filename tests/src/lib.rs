@@ -162,7 +162,7 @@ impl NormMlp {
                     norm.running_var.value_sync(),
                 ]
             })
-            .flat_map(|tensor| read(tensor))
+            .flat_map(read)
             .collect()
     }
 
