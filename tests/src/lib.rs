@@ -11,7 +11,9 @@ use example_common::Backend;
 
 /// The CPU devices, without autodiff.
 pub fn cpu_devices() -> Vec<Device> {
-    vec![Backend::Flex.device(), Backend::Ndarray.device()]
+    [Backend::Flex, Backend::Ndarray]
+        .map(|backend| backend.device().expect("a CPU"))
+        .into()
 }
 
 /// The CPU devices and, where the feature `wgpu` is on and the machine has one, a wgpu device,
@@ -29,13 +31,7 @@ pub fn devices() -> Vec<Device> {
 
 /// The wgpu device, as for [`devices`].
 pub fn wgpu_device() -> Option<Device> {
-    #[cfg(feature = "wgpu")]
-    let device = {
-        let found = Device::enumerate(burn::tensor::DeviceType::Wgpu).into_vec();
-        (!found.is_empty()).then(|| Backend::Wgpu.device())
-    };
-    #[cfg(not(feature = "wgpu"))]
-    let device: Option<Device> = None;
+    let device = Backend::Wgpu.device().ok();
     assert!(
         device.is_some() || std::env::var_os("BURN_SAM_REQUIRE_WGPU").is_none(),
         "BURN_SAM_REQUIRE_WGPU is set, but there is no wgpu device"

@@ -13,16 +13,28 @@ use crate::ascent::climb;
 use crate::statistics::with_own_statistics;
 
 impl SamConfig {
-    /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change:
+    /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change, with
+    /// any of Burn's optimizers:
     ///
-    /// ```ignore
+    /// ```
+    /// # use burn::optim::SgdConfig;
+    /// # use burn::train::{Learner, LearnerModel, TrainStep};
+    /// # use burn_sam::{SamConfig, SamModel};
+    /// # fn learner<M: LearnerModel>(model: M) -> Learner<SamModel<M>>
+    /// # where
+    /// #     <M as TrainStep>::Input: Clone,
+    /// # {
     /// let learner = Learner::new(
     ///     SamConfig::new().init(model), // was: model
-    ///     SgdConfig::new().init(),      // any optimizer of Burn's, unchanged
-    ///     lr,
+    ///     SgdConfig::new().init(),
+    ///     0.1,
     /// );
-    /// let model = SupervisedTraining::new(dir, train, valid).launch(learner).model.into_inner();
+    /// # learner
+    /// # }
     /// ```
+    ///
+    /// The training's result is a [`SamModel`]; [`into_inner`](SamModel::into_inner) gives the model
+    /// back.
     pub fn init<M: Module>(&self, model: M) -> SamModel<M> {
         SamModel {
             sam: self.clone(),

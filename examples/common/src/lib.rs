@@ -13,21 +13,38 @@ pub enum Backend {
     Flex,
     /// The CPU backend on the ndarray crate.
     Ndarray,
-    /// The GPU, through Vulkan, Metal or DX12.
-    #[cfg(feature = "wgpu")]
+    /// The GPU, through Vulkan, Metal or DX12 (build with `--features wgpu`).
     Wgpu,
 }
 
 impl Backend {
     /// The backend's default device, without autodiff.
-    pub fn device(self) -> Device {
+    ///
+    /// # Errors
+    ///
+    /// If the program is built without wgpu, or the machine has no device for it.
+    pub fn device(self) -> Result<Device, String> {
         match self {
-            Self::Flex => Device::flex(),
+            Self::Flex => Ok(Device::flex()),
             // Deprecated in favour of flex, and gone from Burn 0.23.
             #[allow(deprecated)]
-            Self::Ndarray => Device::ndarray(),
-            #[cfg(feature = "wgpu")]
-            Self::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+            Self::Ndarray => Ok(Device::ndarray()),
+            Self::Wgpu => wgpu(),
         }
     }
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu() -> Result<Device, String> {
+    use burn::tensor::{DeviceKind, DeviceType};
+
+    match Device::enumerate(DeviceType::Wgpu).into_vec().is_empty() {
+        false => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
+        true => Err("wgpu finds no device: is a Vulkan, Metal or DX12 driver installed?".into()),
+    }
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu() -> Result<Device, String> {
+    Err("this program is built without wgpu: run it with `cargo run --release -p NAME --features wgpu`".into())
 }

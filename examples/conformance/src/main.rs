@@ -39,10 +39,15 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let dtype = match options.backend {
         Backend::Flex | Backend::Ndarray => FloatDType::F64,
-        #[cfg(feature = "wgpu")]
         Backend::Wgpu => FloatDType::F32,
     };
-    let device = options.backend.device();
+    let device = match options.backend.device() {
+        Ok(device) => device,
+        Err(err) => {
+            eprintln!("{err}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut unknown = false;
     let mut disagree = false;
 

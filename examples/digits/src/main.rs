@@ -26,14 +26,15 @@ use crate::training::{Method, Setting};
 #[derive(Parser)]
 struct Options {
     /// Part of the training labels that are replaced by random ones, 0 to 1
-    #[arg(long, default_value = "0.4", value_parser = part)]
+    #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
     noise: f64,
     /// Radius of SAM's neighbourhood
-    #[arg(long, default_value = "0.5", value_parser = radius)]
+    #[arg(long, default_value = "0.5", allow_negative_numbers = true, value_parser = radius)]
     rho: f64,
     /// Make the radius relative to each weight's magnitude (ASAM)
     #[arg(long)]
     adaptive: bool,
+    /// Number of passes over the training images
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
@@ -78,7 +79,11 @@ fn main() -> anyhow::Result<()> {
         .with_rho(options.rho)
         .with_adaptive(options.adaptive);
     let digits = data::digits()?;
-    let device = options.backend.device().autodiff();
+    let device = options
+        .backend
+        .device()
+        .map_err(anyhow::Error::msg)?
+        .autodiff();
     let epochs = options.epochs as usize;
     let bar = progress_bar(options.seeds * Method::ALL.len() as u64 * u64::from(options.epochs));
 
