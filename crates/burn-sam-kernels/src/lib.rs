@@ -3,15 +3,51 @@
 //! A sharpness-aware step needs one number of all gradients together, and one update of each
 //! parameter:
 //!
-//! 1. the squared norm of the gradients, [`portable::sum_of_squares`] for each parameter and
-//!    [`portable::total`] over them;
-//! 2. the perturbation w + rho T² g / (norm + eps), with the shared factor in a
-//!    [`portable::Scale`] and [`portable::perturb`] for each parameter.
+//! 1. [`squared_norm`], the sum of (T g)² over all parameters;
+//! 2. [`perturb`], w + rho T² g / (norm + eps) for each parameter.
 //!
 //! T is 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
 //! ([ASAM](https://arxiv.org/abs/2102.11600)).
 //!
+//! With the features `flex` and `ndarray`, parameters on these backends take kernels of their own:
+//! one pass over memory for each operation, on all cores, into the gradient's own buffer. Every
+//! other parameter takes the [`portable`] path, of plain tensor operations. Which one it is
+//! depends on the backend's type and is decided at compile time, but for the choice between the
+//! backends of a program, which a match on the device makes.
+//!
 //! Nothing here reads a value back to the host: whether the norm is finite is decided on the
 //! device. Users of SAM want the `burn-sam` crate; this one is its lower half.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use burn_sam_kernels::{Parameter, perturb, squared_norm};
+//!
+//! let device = Device::flex();
+//! let weight = Tensor::<1>::from_floats([1.0, 2.0], &device);
+//! let grad = Tensor::<1>::from_floats([3.0, 4.0], &device);
+//!
+//! let parameters = vec![Parameter::new(weight, grad, 0.5)];
+//! let norm = squared_norm(&parameters, None).unwrap();
+//! let climbed = perturb(parameters, norm, 0.0, None).remove(0).into_tensor::<1>();
+//!
+//! let [a, b] = climbed.into_data().to_vec::<f32>().unwrap()[..] else { unreachable!() };
+//! assert!((a - 1.3).abs() < 1e-6 && (b - 2.4).abs() < 1e-6); // w + 0.5 g / 5
+//! ```
 
+// Burn deprecates its ndarray backend in favour of flex; until it is gone, it is supported.
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+#[allow(deprecated)]
+mod backend;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
+#[cfg(feature = "flex")]
+mod flex;
+#[cfg(feature = "ndarray")]
+#[allow(deprecated)]
+mod ndarray;
+mod parameter;
 pub mod portable;
+
+pub use parameter::{Climbed, Parameter, perturb, squared_norm};

@@ -36,7 +36,7 @@ pub fn sum_of_squares<const D: usize>(
     grad: Tensor<D>,
     eta: Option<f64>,
 ) -> Tensor<1> {
-    let wide = accumulation_dtype(grad.dtype());
+    let wide = accumulation_dtype([grad.dtype()]);
     if grad.shape().num_elements() == 0 {
         return Tensor::zeros([1], (&grad.device(), DType::from(wide)));
     }
@@ -116,7 +116,7 @@ pub fn perturb<const D: usize>(
         return weight;
     }
     let (device, dtype) = (weight.device(), weight.dtype());
-    let wide = accumulation_dtype(dtype);
+    let wide = accumulation_dtype([dtype]);
     let factor = scale.factor.clone().cast(wide).to_device(&device) * rho;
     let refused = scale.refused.clone().to_device(&device);
 
@@ -141,9 +141,10 @@ fn magnitude<const D: usize>(weight: Tensor<D>, eta: f64) -> Tensor<D> {
     weight.abs().add_scalar(eta)
 }
 
-fn accumulation_dtype(dtype: DType) -> FloatDType {
-    match dtype {
-        DType::F64 => FloatDType::F64,
-        _ => FloatDType::F32,
+/// What tensors of these types are computed in together.
+pub(crate) fn accumulation_dtype(dtypes: impl IntoIterator<Item = DType>) -> FloatDType {
+    match dtypes.into_iter().any(|dtype| dtype == DType::F64) {
+        true => FloatDType::F64,
+        false => FloatDType::F32,
     }
 }

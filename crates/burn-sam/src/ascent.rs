@@ -7,12 +7,12 @@
 //! (equation 2 of SAM, arXiv 2010.01412; T of ASAM, arXiv 2102.11600). The norm is one over all
 //! parameters that have a gradient; rho is the parameter's group's.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::{GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
-use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
+use burn_sam_kernels::{Climbed, Parameter, perturb, squared_norm};
 
 use crate::SamConfig;
 
@@ -27,62 +27,47 @@ pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParam
     if grads.is_empty() {
         return module;
     }
-    let mut norm = SquaredNorm {
-        eta: sam.adaptive_eta(),
-        grads: &grads,
-        seen: HashSet::new(),
-        sums: Vec::new(),
-    };
-    module.visit(&mut norm);
-    let Some(squared_norm) = total(norm.sums) else {
-        panic!(
-            "SAM's first step got {} gradients, but none belongs to a parameter of the module: \
-             take them with GradientsParams::from_grads(loss.backward(), &model), of the same model",
-            grads.len()
-        );
-    };
-
-    let mut ascent = Ascent {
+    let count = grads.len();
+    let mut collect = Collect {
         sam,
-        scale: Scale::new(squared_norm, sam.eps()),
         path: Vec::new(),
         grads,
-        climbed: GradientsParams::new(),
+        ids: Vec::new(),
+        parameters: Vec::new(),
     };
-    module.visit(&mut ascent);
-    ModuleOptimizer::from(Assign).step(LearningRate::default(), module, ascent.climbed)
+    module.visit(&mut collect);
+    let Collect {
+        ids, parameters, ..
+    } = collect;
+
+    let eta = sam.adaptive_eta();
+    let Some(norm) = squared_norm(&parameters, eta) else {
+        panic!(
+            "SAM's first step got {count} gradients, but none belongs to a parameter of the module: \
+             take them with GradientsParams::from_grads(loss.backward(), &model), of the same model"
+        );
+    };
+    let climbed = perturb(parameters, norm, sam.eps(), eta);
+
+    let mut register = Register {
+        climbed: ids.into_iter().zip(climbed).collect(),
+        values: GradientsParams::new(),
+    };
+    module.visit(&mut register);
+    ModuleOptimizer::from(Assign).step(LearningRate::default(), module, register.values)
 }
 
-/// Adds up |T g|² over the parameters that have a gradient.
-struct SquaredNorm<'a> {
-    eta: Option<f64>,
-    grads: &'a GradientsParams,
-    /// A parameter that a module holds twice has one gradient, which counts once.
-    seen: HashSet<ParamId>,
-    sums: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for SquaredNorm<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id)
-            && self.seen.insert(param.id)
-        {
-            let weight = value_on(param, &grad.device());
-            self.sums.push(sum_of_squares(&weight, grad, self.eta));
-        }
-    }
-}
-
-/// Replaces each gradient by its parameter's value at w + e(w).
-struct Ascent<'a> {
+/// Collects the parameters that have a gradient. Taking each gradient out of the lot makes a
+/// parameter that the module holds twice count once.
+struct Collect<'a> {
     sam: &'a SamConfig,
-    scale: Scale,
     path: Vec<String>,
     grads: GradientsParams,
-    climbed: GradientsParams,
+    ids: Vec<ParamId>,
+    parameters: Vec<Parameter>,
 }
 
-impl ModuleVisitor for Ascent<'_> {
+impl ModuleVisitor for Collect<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -92,22 +77,27 @@ impl ModuleVisitor for Ascent<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(grad) = self.grads.remove::<D>(param.id) else {
-            return;
-        };
-        let rho = self.sam.rho(&param.id, &self.path.join("."));
-        if rho == 0.0 {
-            return;
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            let weight = param.val().inner().to_device(&grad.device());
+            let rho = self.sam.rho(&param.id, &self.path.join("."));
+            self.ids.push(param.id);
+            self.parameters.push(Parameter::new(weight, grad, rho));
         }
-        let weight = value_on(param, &grad.device());
-        let climbed = perturb(weight, grad, &self.scale, rho, self.sam.adaptive_eta());
-        self.climbed.register(param.id, climbed);
     }
 }
 
-/// A parameter's value, outside the autodiff graph, on the device of its gradient.
-fn value_on<const D: usize>(param: &Param<Tensor<D>>, device: &Device) -> Tensor<D> {
-    param.val().inner().to_device(device)
+/// Gives the climbed values their ranks back.
+struct Register {
+    climbed: HashMap<ParamId, Climbed>,
+    values: GradientsParams,
+}
+
+impl ModuleVisitor for Register {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(climbed) = self.climbed.remove(&param.id) {
+            self.values.register(param.id, climbed.into_tensor::<D>());
+        }
+    }
 }
 
 /// The optimizer whose update is the gradient itself. Through it, values enter a module with all

@@ -1,8 +1,10 @@
-//! The portable operations by themselves; `ascent` tests what they make together.
+//! The operations by themselves; `ascent` tests what they make together.
 
 use burn::tensor::{DType, Tensor};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
-use burn_sam_tests::{cpu_devices, devices, read, tensor};
+use burn_sam_kernels::{Parameter, squared_norm};
+use burn_sam_tests::{cpu_devices, devices, panic_message, pseudo_random, read, tensor};
+use proptest::prelude::*;
 
 #[test]
 fn sums_are_wide_and_total_takes_the_widest() {
@@ -76,4 +78,138 @@ fn eps_is_added_to_the_norm() {
         let scale = Scale::new(Tensor::from_floats([9.0], &device), 1.0);
         assert_eq!(read(perturb(one.clone(), one, &scale, 4.0, None)), [2.0]);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 48,
+        rng_seed: proptest::test_runner::RngSeed::Fixed(20101412),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    /// The backends' own kernels compute what the portable path does.
+    #[test]
+    fn kernels_equal_the_portable_path(
+        shapes in prop::collection::vec(([0..5usize, 0..70, 0..70], any::<bool>()), 1..5),
+        rhos in prop::array::uniform4(prop_oneof![Just(0.0), 0.01..2.0]),
+        eta in prop::option::of(0.0..0.1),
+        seed: u32,
+        scale in prop_oneof![Just(0.0), Just(f64::INFINITY), Just(f64::NAN), 1e-3..1e3],
+    ) {
+        for device in devices() {
+            for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-6)] {
+                if !device.supports_dtype(dtype) {
+                    continue;
+                }
+                let tensors: Vec<(Tensor<3>, Tensor<3>)> = (shapes.iter().enumerate())
+                    .map(|(index, (shape, transposed))| {
+                        let make = |seed, scale: f64| {
+                            let values: Vec<f64> = pseudo_random(seed, shape.iter().product())
+                                .into_iter()
+                                .map(|value| f64::from(value) * scale)
+                                .collect();
+                            tensor(*shape, &values, *transposed, (&device, dtype))
+                        };
+                        let seed = u64::from(seed) + index as u64;
+                        // One bad gradient among good ones is bad enough.
+                        let scale = if index == 0 { scale } else { 1.0 };
+                        (make(seed, 1.0), make(seed + 1000, scale))
+                    })
+                    .collect();
+
+                let sums = (tensors.iter())
+                    .map(|(weight, grad)| sum_of_squares(weight, grad.clone(), eta));
+                let reference = total(sums.collect()).unwrap();
+                let parameters: Vec<Parameter> = (tensors.iter().zip(rhos))
+                    .map(|((weight, grad), rho)| Parameter::new(weight.clone(), grad.clone(), rho))
+                    .collect();
+                let norm = squared_norm(&parameters, eta).unwrap();
+                let bound = |of: f64| tolerance * (1.0 + of.abs());
+                let (sum, expected) = (one(norm.clone()), one(reference.clone()));
+                prop_assert!(
+                    (sum - expected).abs() <= bound(expected) || (!sum.is_finite() && !expected.is_finite()),
+                    "{sum} for {expected} in {dtype:?} on {device:?}"
+                );
+
+                let scale = Scale::new(reference, 1e-12);
+                let climbed = burn_sam_kernels::perturb(parameters, norm, 1e-12, eta);
+                for (((weight, grad), rho), climbed) in tensors.into_iter().zip(rhos).zip(climbed) {
+                    let expected = match rho == 0.0 {
+                        true => weight,
+                        false => perturb(weight, grad, &scale, rho, eta),
+                    };
+                    let climbed = climbed.into_tensor::<3>();
+                    prop_assert_eq!(climbed.dims(), expected.dims());
+                    prop_assert_eq!(climbed.dtype(), expected.dtype());
+                    for (climbed, expected) in values_of(climbed).zip(values_of(expected)) {
+                        prop_assert!(
+                            (climbed - expected).abs() <= bound(expected),
+                            "{climbed} for {expected} in {dtype:?} on {device:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn values_of<const D: usize>(tensor: Tensor<D>) -> impl Iterator<Item = f64> {
+    tensor
+        .into_data()
+        .iter::<f64>()
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+fn one(tensor: Tensor<1>) -> f64 {
+    values_of(tensor).next().unwrap()
+}
+
+/// More than one thread's chunk, and a tail that no vector width divides.
+#[test]
+fn large_tensors_are_summed_and_climb_the_same_each_time() {
+    const LEN: usize = 300_007;
+    for device in devices() {
+        let run = |eta| {
+            let make = |seed| {
+                let values: Vec<f64> = pseudo_random(seed, LEN)
+                    .into_iter()
+                    .map(f64::from)
+                    .collect();
+                tensor([LEN], &values, false, (&device, DType::F32))
+            };
+            let parameters = vec![Parameter::new(make(1), make(2), 0.5)];
+            let norm = squared_norm(&parameters, eta).unwrap();
+            let sum = one(norm.clone());
+            let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, eta).remove(0);
+            (
+                sum,
+                values_of(climbed.into_tensor::<1>()).collect::<Vec<_>>(),
+            )
+        };
+        for eta in [None, Some(0.01)] {
+            let (sum, climbed) = run(eta);
+            let t = |w: f32| eta.map_or(1.0, |eta| f64::from(w).abs() + eta);
+            let pairs = || pseudo_random(1, LEN).into_iter().zip(pseudo_random(2, LEN));
+            let expected: f64 = pairs().map(|(w, g)| (t(w) * f64::from(g)).powi(2)).sum();
+            assert!(
+                (sum - expected).abs() <= 1e-6 * expected,
+                "{sum} for {expected} on {device:?}"
+            );
+            for (climbed, (w, g)) in climbed.iter().zip(pairs()) {
+                let expected = f64::from(w) + 0.5 * t(w).powi(2) * f64::from(g) / expected.sqrt();
+                assert!((climbed - expected).abs() <= 1e-6);
+            }
+            assert_eq!((sum, climbed), run(eta), "the same bits each time");
+        }
+    }
+}
+
+#[test]
+fn a_gradient_of_another_shape_is_refused() {
+    let device = &cpu_devices()[0];
+    let weight = Tensor::<1>::zeros([3], device);
+    let message = panic_message(|| Parameter::new(weight, Tensor::<1>::zeros([4], device), 0.1));
+    assert!(message.contains("must have the same shape"), "{message}");
 }

@@ -1,0 +1,78 @@
+//! What a step of SAM costs, measured in one run: gradient passes, the perturbation with burn-sam's
+//! kernels and with plain tensor operations, the base update, and the floor that memory sets.
+
+mod allocations;
+mod floor;
+mod measure;
+mod models;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use example_common::Backend;
+
+use crate::measure::Row;
+
+/// Measures what SAM adds to a training step.
+///
+/// All figures are medians of one process. gradient: a forward and backward pass. portable: the
+/// perturbation in plain tensor operations, without finding the parameters in the module. fused:
+/// the whole of SamOptimizer::first_step. update: plain SGD. floor: streaming the bytes that the
+/// perturbation must move, once. overhead: (2 gradient + fused + update) / (2 gradient + update).
+/// extra: bytes that first_step asks the allocator for, over the bytes of the parameters.
+#[derive(Parser)]
+struct Options {
+    /// Where to measure
+    #[arg(long, value_enum, default_value = "flex")]
+    device: Backend,
+    /// Measurements a figure
+    #[arg(long, default_value = "21", value_parser = clap::value_parser!(u32).range(20..))]
+    runs: u32,
+    /// Where to write the rows, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let mut json = match &options.json {
+        Some(file) => {
+            Some(File::create(file).with_context(|| format!("cannot write {}", file.display()))?)
+        }
+        None => None,
+    };
+    let device = options
+        .device
+        .device()
+        .map_err(anyhow::Error::msg)?
+        .autodiff();
+    let name = format!("{:?}", options.device).to_lowercase();
+    let runs = options.runs as usize;
+
+    println!(
+        "{name}, {} threads, medians of {runs} runs, in milliseconds\n",
+        rayon::current_num_threads()
+    );
+    println!("{}", Row::HEADER);
+    let mut rows = Vec::new();
+    for (model, width, layers, batch) in [
+        ("mlp-64x30", 64, 30, 32),
+        ("mlp-256x16", 256, 16, 64),
+        ("mlp-1024x8", 1024, 8, 64),
+    ] {
+        let row = measure::mlp(model, &name, (width, layers, batch), &device, runs);
+        println!("{row}");
+        rows.push(row);
+    }
+    let row = measure::resnet50(&name, &device, runs);
+    println!("{row}");
+    rows.push(row);
+
+    if let Some(file) = &mut json {
+        file.write_all(serde_json::to_string_pretty(&rows)?.as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+use std::time::{Duration, Instant};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer, Sgd, SgdConfig};
+use burn::tensor::{Device, Distribution, Tensor};
+use burn_sam::{SamConfig, SamOptimizer};
+use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
+
+use crate::allocations::allocated;
+use crate::floor::Floor;
+use crate::models::{Mlp, ResNet50};
+
+const WARM_UP: usize = 3;
+const RHO: f64 = 0.05;
+
+/// A line of the table.
+#[derive(serde::Serialize)]
+pub(crate) struct Row {
+    model: &'static str,
+    device: String,
+    gradient_ms: Option<f64>,
+    portable_ms: f64,
+    fused_ms: f64,
+    update_ms: f64,
+    floor_ms: Option<f64>,
+    overhead: Option<f64>,
+    /// Of compute shaders; there are none of our own yet.
+    launches: Option<usize>,
+    extra_bytes: Option<usize>,
+    parameters: usize,
+}
+
+impl Row {
+    pub(crate) const HEADER: &'static str = "model        parameters  gradient  portable     fused    update     floor   \
+         overhead  portable/fused  fused/floor  fused/update   extra";
+}
+
+impl core::fmt::Display for Row {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let figure = |value: Option<f64>, digits: usize| match value {
+            Some(value) => format!("{value:.digits$}"),
+            None => "-".to_string(),
+        };
+        let bytes = 4 * self.parameters;
+        let extra = (self.extra_bytes).map(|extra| 100.0 * extra as f64 / bytes as f64);
+        write!(
+            f,
+            "{:<11} {:>11} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>10} {:>15.2} {:>12} {:>13.2} {:>5} %",
+            self.model,
+            self.parameters,
+            figure(self.gradient_ms, 3),
+            self.portable_ms,
+            self.fused_ms,
+            self.update_ms,
+            figure(self.floor_ms, 3),
+            figure(self.overhead, 3),
+            self.portable_ms / self.fused_ms,
+            figure(self.floor_ms.map(|floor| self.fused_ms / floor), 2),
+            self.fused_ms / self.update_ms,
+            figure(extra, 2),
+        )
+    }
+}
+
+pub(crate) fn mlp(
+    model: &'static str,
+    name: &str,
+    (width, layers, batch): (usize, usize, usize),
+    device: &Device,
+    runs: usize,
+) -> Row {
+    let x = Tensor::<2>::random([batch, width], Distribution::Default, device);
+    let module = Mlp::new(width, layers, device);
+    let row = measure(
+        model,
+        name,
+        module,
+        |module| module.gradients(&x),
+        device,
+        runs,
+    );
+    let (gradient, update) = (row.gradient_ms.unwrap_or_default(), row.update_ms);
+    Row {
+        overhead: Some((2.0 * gradient + row.fused_ms + update) / (2.0 * gradient + update)),
+        ..row
+    }
+}
+
+pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
+    let module = ResNet50::new(device);
+    let row = measure("resnet50", name, module, ResNet50::gradients, device, runs);
+    Row {
+        gradient_ms: None,
+        ..row
+    }
+}
+
+/// Takes turns: each round measures each figure once, so that all see the same machine.
+fn measure<M: Module>(
+    model: &'static str,
+    name: &str,
+    mut module: M,
+    gradients: impl Fn(&M) -> GradientsParams,
+    device: &Device,
+    runs: usize,
+) -> Row {
+    let parameters = module.num_params();
+    let sam: SamOptimizer<Sgd> = SamConfig::new()
+        .with_rho(RHO)
+        .optimizer(SgdConfig::new().build());
+    let mut optim = ModuleOptimizer::from(sam.clone());
+    // The CPU backends run with the caller, the others in a queue of their own.
+    let on_cpu = matches!(name, "flex" | "ndarray");
+    let mut floor = on_cpu.then(|| Floor::new(parameters));
+    let mut times = Times::default();
+    let mut extra_bytes = usize::MAX;
+
+    for round in 0..WARM_UP + runs {
+        let timed = |f: &mut dyn FnMut()| -> Duration {
+            device.sync().expect("the device works");
+            let start = Instant::now();
+            f();
+            device.sync().expect("the device works");
+            start.elapsed()
+        };
+        let mut grads = None;
+        let gradient = timed(&mut || grads = Some(gradients(&module)));
+
+        let mut for_portable = grads.take();
+        let mut kept = Vec::new();
+        let portable = timed(&mut || {
+            kept.push(perturb_portably(
+                &module,
+                for_portable.take().expect("once"),
+            ));
+        });
+        drop(kept);
+
+        let mut grads = Some(gradients(&module));
+        let mut climbed = None;
+        device.sync().expect("the device works");
+        let before = allocated();
+        let fused = timed(&mut || {
+            climbed = Some(sam.first_step(&module, grads.take().expect("once")));
+        });
+        extra_bytes = extra_bytes.min(allocated() - before);
+
+        let mut grads = climbed.map(|climbed| gradients(&climbed));
+        let mut updated = Some(module);
+        let update = timed(&mut || {
+            let module = updated.take().expect("once");
+            updated = Some(optim.step(1e-6, module, grads.take().expect("once")));
+        });
+        module = updated.expect("the updated module");
+
+        let floor = floor.as_mut().map(Floor::stream);
+        if round >= WARM_UP {
+            times.gradient.push(gradient);
+            times.portable.push(portable);
+            times.fused.push(fused);
+            times.update.push(update);
+            times.floor.extend(floor);
+        }
+    }
+
+    Row {
+        model,
+        device: name.to_string(),
+        gradient_ms: median(times.gradient),
+        portable_ms: median(times.portable).unwrap_or(f64::NAN),
+        fused_ms: median(times.fused).unwrap_or(f64::NAN),
+        update_ms: median(times.update).unwrap_or(f64::NAN),
+        floor_ms: median(times.floor),
+        overhead: None,
+        launches: None,
+        extra_bytes: on_cpu.then_some(extra_bytes),
+        parameters,
+    }
+}
+
+#[derive(Default)]
+struct Times {
+    gradient: Vec<Duration>,
+    portable: Vec<Duration>,
+    fused: Vec<Duration>,
+    update: Vec<Duration>,
+    floor: Vec<Duration>,
+}
+
+/// In milliseconds.
+fn median(mut times: Vec<Duration>) -> Option<f64> {
+    times.sort();
+    times
+        .get(times.len() / 2)
+        .map(|time| 1e3 * time.as_secs_f64())
+}
+
+/// The perturbation in plain tensor operations. What it makes is returned, and so not freed on the
+/// clock.
+fn perturb_portably<M: Module>(module: &M, grads: GradientsParams) -> GradientsParams {
+    struct Norm<'a>(&'a GradientsParams, Vec<Tensor<1>>);
+
+    impl ModuleVisitor for Norm<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.get::<D>(param.id) {
+                self.1
+                    .push(sum_of_squares(&param.val().inner(), grad, None));
+            }
+        }
+    }
+
+    struct Ascent(GradientsParams, GradientsParams, Scale);
+
+    impl ModuleVisitor for Ascent {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if let Some(grad) = self.0.remove::<D>(param.id) {
+                let climbed = perturb(param.val().inner(), grad, &self.2, RHO, None);
+                self.1.register(param.id, climbed);
+            }
+        }
+    }
+
+    let mut norm = Norm(&grads, Vec::new());
+    module.visit(&mut norm);
+    let scale = Scale::new(total(norm.1).expect("there are parameters"), 1e-12);
+    let mut ascent = Ascent(grads, GradientsParams::new(), scale);
+    module.visit(&mut ascent);
+    ascent.1
+}

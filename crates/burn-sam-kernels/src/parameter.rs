@@ -1,0 +1,251 @@
+use burn::backend::DispatchTensor;
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::portable::{self, Scale};
+
+/// One parameter that climbs: its value w, its gradient g, and its radius rho.
+pub struct Parameter {
+    weight: DispatchTensor,
+    grad: DispatchTensor,
+    rho: f64,
+    /// Of both tensors.
+    device: Device,
+    dtype: DType,
+    /// The portable operations for its rank.
+    sum_of_squares: fn(&Parameter, Option<f64>) -> Tensor<1>,
+    perturb: fn(Parameter, &Scale, Option<f64>) -> DispatchTensor,
+}
+
+/// A parameter's value at w + e(w).
+pub struct Climbed(DispatchTensor);
+
+impl Climbed {
+    /// The value, of w's shape, type and device. `D` is the rank of the parameter.
+    pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        Tensor::from_dispatch(self.0)
+    }
+}
+
+impl Parameter {
+    /// A parameter.
+    ///
+    /// # Arguments
+    ///
+    /// * `weight` - its value w, of any shape, without autodiff.
+    /// * `grad` - its gradient g, of the same shape and on the same device. Where nothing else
+    ///   holds the gradient's memory, w + e(w) is written into it.
+    /// * `rho` - its radius, in the units of the weights (of T's, if adaptive). With 0, it stays
+    ///   at w, while its gradient counts in the norm.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes or the devices of the two differ.
+    pub fn new<const D: usize>(weight: Tensor<D>, grad: Tensor<D>, rho: f64) -> Self {
+        assert_eq!(
+            weight.shape(),
+            grad.shape(),
+            "a parameter and its gradient must have the same shape"
+        );
+        let device = weight.device();
+        assert_eq!(
+            device,
+            grad.device(),
+            "a parameter and its gradient must be on the same device"
+        );
+        // A gradient of another type has no buffer that the result could be written into.
+        let dtype = weight.dtype();
+        let grad = match grad.dtype() == dtype {
+            true => grad,
+            false => grad.cast(dtype),
+        };
+        Self {
+            weight: weight.into_dispatch(),
+            grad: grad.into_dispatch(),
+            rho,
+            device,
+            dtype,
+            sum_of_squares: |parameter, eta| {
+                let weight = Tensor::<D>::from_dispatch(parameter.weight.clone());
+                let grad = Tensor::<D>::from_dispatch(parameter.grad.clone());
+                portable::sum_of_squares(&weight, grad, eta)
+            },
+            perturb: |parameter, scale, eta| {
+                let weight = Tensor::<D>::from_dispatch(parameter.weight);
+                let grad = Tensor::<D>::from_dispatch(parameter.grad);
+                portable::perturb(weight, grad, scale, parameter.rho, eta).into_dispatch()
+            },
+        }
+    }
+
+    /// Whether its backend has kernels of its own for its type.
+    fn has_kernels(&self) -> bool {
+        #[allow(unreachable_patterns)]
+        match self.device.as_dispatch() {
+            #[cfg(feature = "flex")]
+            burn::backend::DispatchDevice::Flex(_) => matches!(
+                self.dtype,
+                DType::F64 | DType::F32 | DType::F16 | DType::BF16
+            ),
+            #[cfg(feature = "ndarray")]
+            burn::backend::DispatchDevice::NdArray(_) => {
+                matches!(self.dtype, DType::F64 | DType::F32)
+            }
+            // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
+            #[cfg(feature = "cube")]
+            burn::backend::DispatchDevice::Cube(device) => {
+                device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
+                    && matches!(
+                        self.dtype,
+                        DType::F64 | DType::F32 | DType::F16 | DType::BF16
+                    )
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The squared norm of all gradients, the sum of (T g)², of shape `[1]`; `None` of no parameters.
+///
+/// # Arguments
+///
+/// * `parameters` - over all devices and groups.
+/// * `eta` - `None` for plain SAM (T = 1), or the eta of ASAM's T = |w| + eta.
+///
+/// The sum is f64 if any parameter is, and f32 otherwise. It is not finite if any gradient is not.
+pub fn squared_norm(parameters: &[Parameter], eta: Option<f64>) -> Option<Tensor<1>> {
+    let (with_kernels, without): (Vec<&Parameter>, Vec<&Parameter>) =
+        (parameters.iter()).partition(|parameter| parameter.has_kernels());
+    let mut sums = kernels::sums_of_squares(with_kernels, eta);
+    sums.extend((without.into_iter()).map(|parameter| (parameter.sum_of_squares)(parameter, eta)));
+    portable::total(sums)
+}
+
+/// Each parameter at w + rho T² g / (norm + eps), in the order given.
+///
+/// Equation 2 of [SAM](https://arxiv.org/abs/2010.01412), or of
+/// [ASAM](https://arxiv.org/abs/2102.11600) with `eta`. Where the norm is not finite, or is 0 with
+/// an `eps` of 0, every parameter stays at w, whatever its gradient holds.
+///
+/// # Arguments
+///
+/// * `parameters` - the parameters.
+/// * `squared_norm` - as from [`squared_norm`], of shape `[1]`, on any device.
+/// * `eps` - the stability constant.
+/// * `eta` - as for [`squared_norm`].
+pub fn perturb(
+    parameters: Vec<Parameter>,
+    squared_norm: Tensor<1>,
+    eps: f64,
+    eta: Option<f64>,
+) -> Vec<Climbed> {
+    let mut climbed: Vec<Option<Climbed>> = parameters.iter().map(|_| None).collect();
+    let mut with_kernels = Vec::new();
+    let mut without = Vec::new();
+    for (index, parameter) in parameters.into_iter().enumerate() {
+        if parameter.rho == 0.0 {
+            climbed[index] = Some(Climbed(parameter.weight));
+        } else if parameter.has_kernels() {
+            with_kernels.push((index, parameter));
+        } else {
+            without.push((index, parameter));
+        }
+    }
+    if !without.is_empty() {
+        let scale = Scale::new(squared_norm.clone(), eps);
+        for (index, parameter) in without {
+            climbed[index] = Some(Climbed((parameter.perturb)(parameter, &scale, eta)));
+        }
+    }
+    for (index, tensor) in kernels::perturb(with_kernels, &squared_norm, eps, eta) {
+        climbed[index] = Some(Climbed(tensor));
+    }
+    let all: Option<Vec<Climbed>> = climbed.into_iter().collect();
+    all.expect("each parameter took one of the three ways")
+}
+
+/// The backends' own kernels, with all of a device's parameters at once.
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+mod kernels {
+    use burn::backend::{Dispatch, DispatchTensor};
+    use burn::tensor::{Device, Tensor};
+
+    use super::Parameter;
+    use crate::backend::{AscentBackend, Floats};
+    use crate::portable;
+
+    pub(super) fn sums_of_squares(parameters: Vec<&Parameter>, eta: Option<f64>) -> Vec<Tensor<1>> {
+        by_device(parameters, |parameter| &parameter.device)
+            .into_iter()
+            .map(|(_, parameters)| {
+                let tensors = |tensor: fn(&Parameter) -> &DispatchTensor| {
+                    Floats(parameters.iter().map(|p| tensor(p).clone()).collect())
+                };
+                let weights = match eta {
+                    None => Floats(Vec::new()),
+                    Some(_) => tensors(|parameter| &parameter.weight),
+                };
+                let grads = tensors(|parameter| &parameter.grad);
+                Tensor::from_dispatch(Dispatch::sum_of_squares(weights, grads, eta))
+            })
+            .collect()
+    }
+
+    pub(super) fn perturb(
+        parameters: Vec<(usize, Parameter)>,
+        squared_norm: &Tensor<1>,
+        eps: f64,
+        eta: Option<f64>,
+    ) -> Vec<(usize, DispatchTensor)> {
+        let mut climbed = Vec::new();
+        for (device, parameters) in by_device(parameters, |(_, parameter)| &parameter.device) {
+            let dtypes = parameters.iter().map(|(_, parameter)| parameter.dtype);
+            let wide = portable::accumulation_dtype(dtypes);
+            let norm = (squared_norm.clone().cast(wide).to_device(&device)).into_dispatch();
+            let mut indices = Vec::new();
+            let (mut weights, mut grads, mut rhos) = (Vec::new(), Vec::new(), Vec::new());
+            for (index, parameter) in parameters {
+                indices.push(index);
+                weights.push(parameter.weight);
+                grads.push(parameter.grad);
+                rhos.push(parameter.rho);
+            }
+            let Floats(tensors) =
+                Dispatch::perturb(Floats(weights), Floats(grads), norm, rhos, eps, eta);
+            climbed.extend(indices.into_iter().zip(tensors));
+        }
+        climbed
+    }
+
+    fn by_device<P>(items: Vec<P>, device: impl Fn(&P) -> &Device) -> Vec<(Device, Vec<P>)> {
+        let mut groups: Vec<(Device, Vec<P>)> = Vec::new();
+        for item in items {
+            let on = device(&item);
+            match groups.iter().position(|(device, _)| device == on) {
+                Some(index) => groups[index].1.push(item),
+                None => groups.push((on.clone(), vec![item])),
+            }
+        }
+        groups
+    }
+}
+
+#[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
+mod kernels {
+    use burn::backend::DispatchTensor;
+    use burn::tensor::Tensor;
+
+    use super::Parameter;
+
+    pub(super) fn sums_of_squares(_: Vec<&Parameter>, _: Option<f64>) -> Vec<Tensor<1>> {
+        Vec::new()
+    }
+
+    pub(super) fn perturb(
+        _: Vec<(usize, Parameter)>,
+        _: &Tensor<1>,
+        _: f64,
+        _: Option<f64>,
+    ) -> Vec<(usize, DispatchTensor)> {
+        Vec::new()
+    }
+}
