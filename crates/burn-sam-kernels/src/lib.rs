@@ -51,3 +51,13 @@ mod parameter;
 pub mod portable;
 
 pub use parameter::{Climbed, Parameter, perturb, squared_norm};
+
+/// For the tests and benchmarks of this workspace.
+#[cfg(feature = "cube")]
+#[doc(hidden)]
+pub mod internals {
+    /// How many compute shaders this crate has launched.
+    pub fn launches() -> usize {
+        crate::cube::LAUNCHES.load(core::sync::atomic::Ordering::Relaxed)
+    }
+}

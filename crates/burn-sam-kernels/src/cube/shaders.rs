@@ -95,6 +95,11 @@ fn sum_of_cube<A: Float>(own: A) -> A {
     sums[0]
 }
 
+#[cube]
+fn is_finite<A: Float>(value: A) -> bool {
+    !(bool::cast_from(value.is_nan()) || bool::cast_from(value.is_inf()))
+}
+
 /// Writes w + rho T² g / (norm + eps) over each g, or w where the norm may not be used.
 ///
 /// * `climbed` - the gradients, before.
@@ -114,7 +119,7 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
 ) {
     let norm = squared_norm[0].sqrt();
     let scale = A::new(1.0) / (norm + eps.get::<A>());
-    let refused = norm.is_nan() || norm.is_inf() || scale.is_nan() || scale.is_inf();
+    let refused = !(is_finite::<A>(norm) && is_finite::<A>(scale));
     let eta = Vector::<A, N>::new(eta.get::<A>());
 
     let mut start = 0usize.runtime();
