@@ -55,9 +55,7 @@ impl AscentBackend for NdArray {
         eps: f64,
         eta: Option<f64>,
     ) -> Floats<Self> {
-        let squared_norm = by_type!(squared_norm.dtype(), E => {
-            f64::from(array::<E>(squared_norm)[[0]])
-        });
+        let squared_norm = by_type!(squared_norm.dtype(), E => first::<E>(squared_norm));
         let climb = |((weight, grad), rho): ((NdArrayTensor, NdArrayTensor), f64)| {
             let Some(factor) = cpu::factor(squared_norm, eps, rho) else {
                 return weight;
@@ -88,6 +86,10 @@ fn array<E: Stored>(tensor: NdArrayTensor) -> SharedArray<E> {
         true => array,
         false => array.as_standard_layout().into_owned().into_shared(),
     }
+}
+
+fn first<E: Stored>(tensor: NdArrayTensor) -> f64 {
+    array::<E>(tensor)[[0]].widen().into()
 }
 
 fn slice<E>(array: &SharedArray<E>) -> &[E] {

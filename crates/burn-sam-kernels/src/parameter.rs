@@ -79,28 +79,29 @@ impl Parameter {
 
     /// Whether its backend has kernels of its own for its type.
     fn has_kernels(&self) -> bool {
-        #[allow(unreachable_patterns)]
-        match self.device.as_dispatch() {
-            #[cfg(feature = "flex")]
-            burn::backend::DispatchDevice::Flex(_) => matches!(
-                self.dtype,
-                DType::F64 | DType::F32 | DType::F16 | DType::BF16
-            ),
-            #[cfg(feature = "ndarray")]
-            burn::backend::DispatchDevice::NdArray(_) => {
-                matches!(self.dtype, DType::F64 | DType::F32)
-            }
-            // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
-            #[cfg(feature = "cube")]
-            burn::backend::DispatchDevice::Cube(device) => {
-                device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
-                    && matches!(
-                        self.dtype,
-                        DType::F64 | DType::F32 | DType::F16 | DType::BF16
-                    )
-            }
-            _ => false,
+        has_kernels(&self.device, self.dtype)
+    }
+}
+
+#[allow(unused_variables)] // `dtype`, where no backend has any.
+fn has_kernels(device: &Device, dtype: DType) -> bool {
+    #[allow(unreachable_patterns)]
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        burn::backend::DispatchDevice::Flex(_) => {
+            matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
         }
+        #[cfg(feature = "ndarray")]
+        burn::backend::DispatchDevice::NdArray(_) => {
+            matches!(dtype, DType::F64 | DType::F32)
+        }
+        // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
+        #[cfg(feature = "cube")]
+        burn::backend::DispatchDevice::Cube(device) => {
+            device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
+                && matches!(dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+        }
+        _ => false,
     }
 }
 
