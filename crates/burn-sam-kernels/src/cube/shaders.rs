@@ -34,19 +34,15 @@ pub(super) fn sums_of_squares<F: Float, A: Float, N: Size>(
     for i in 0..grads.len() {
         let len = lens[i];
         let end = start + len.div_ceil(VECTORS * UNITS);
-        if CUBE_POS >= start && CUBE_POS < end {
-            let grad = &grads[i];
-            let mut position = (CUBE_POS - start) * VECTORS * UNITS + UNIT_POS as usize;
-            for _ in 0..VECTORS {
-                if position < len {
-                    let mut term = Vector::<A, N>::cast_from(grad[position]);
-                    if adaptive {
-                        term *= Vector::<A, N>::cast_from(weights[i][position]).abs() + eta;
-                    }
-                    sum += term * term;
-                }
-                position += UNITS;
+        let grad = &grads[i];
+        let (mut position, stop) = own_part(start, end, len);
+        while position < stop {
+            let mut term = Vector::<A, N>::cast_from(grad[position]);
+            if adaptive {
+                term *= Vector::<A, N>::cast_from(weights[i][position]).abs() + eta;
             }
+            sum += term * term;
+            position += UNITS;
         }
         start = end;
     }
@@ -95,6 +91,18 @@ fn sum_of_cube<A: Float>(own: A) -> A {
     sums[0]
 }
 
+/// Where this unit starts and stops in a tensor of `len` vectors that has the cubes from `start` to
+/// `end`. In another tensor it stops at once: a loop that does not begin costs nothing, while software
+/// drivers run both sides of every branch.
+#[cube]
+fn own_part(start: usize, end: usize, len: usize) -> (usize, usize) {
+    let mine = CUBE_POS >= start && CUBE_POS < end;
+    let first = (CUBE_POS - start) * (VECTORS * UNITS);
+    let limit = min(first + VECTORS * UNITS, len);
+    let stop = select(mine, limit, 0usize);
+    (first + UNIT_POS as usize, stop)
+}
+
 #[cube]
 fn is_finite<A: Float>(value: A) -> bool {
     !(bool::cast_from(value.is_nan()) || bool::cast_from(value.is_inf()))
@@ -127,27 +135,23 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
     for i in 0..weights.len() {
         let len = lens[i];
         let end = start + len.div_ceil(VECTORS * UNITS);
-        if CUBE_POS >= start && CUBE_POS < end {
-            let factor = Vector::<A, N>::new(rhos[i].get::<A>() * scale);
-            let weight = &weights[i];
-            let climbed = &mut climbed[i];
-            let mut position = (CUBE_POS - start) * VECTORS * UNITS + UNIT_POS as usize;
-            for _ in 0..VECTORS {
-                if position < len {
-                    if refused {
-                        climbed[position] = weight[position];
-                    } else {
-                        let w = Vector::<A, N>::cast_from(weight[position]);
-                        let mut ascent = Vector::<A, N>::cast_from(climbed[position]) * factor;
-                        if adaptive {
-                            let t = w.abs() + eta;
-                            ascent = t * (t * ascent);
-                        }
-                        climbed[position] = Vector::cast_from(w + ascent);
-                    }
-                }
-                position += UNITS;
+        let factor = Vector::<A, N>::new(rhos[i].get::<A>() * scale);
+        let weight = &weights[i];
+        let climbed = &mut climbed[i];
+        let (mut position, stop) = own_part(start, end, len);
+        while position < stop {
+            let w = Vector::<A, N>::cast_from(weight[position]);
+            let mut ascent = Vector::<A, N>::cast_from(climbed[position]) * factor;
+            if adaptive {
+                let t = w.abs() + eta;
+                ascent = t * (t * ascent);
             }
+            if refused {
+                climbed[position] = weight[position];
+            } else {
+                climbed[position] = Vector::cast_from(w + ascent);
+            }
+            position += UNITS;
         }
         start = end;
     }
