@@ -9,8 +9,9 @@
 //! T is 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
 //! ([ASAM](https://arxiv.org/abs/2102.11600)).
 //!
-//! With the features `flex` and `ndarray`, parameters on these backends take kernels of their own:
-//! one pass over memory for each operation, on all cores, into the gradient's own buffer. Every
+//! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parameters on these
+//! backends take kernels of their own: one pass over memory for each operation, on all cores or as
+//! compute shaders, into the gradient's own buffer. Every
 //! other parameter takes the [`portable`] path, of plain tensor operations. Which one it is
 //! depends on the backend's type and is decided at compile time, but for the choice between the
 //! backends of a program, which a match on the device makes.

@@ -48,8 +48,8 @@ impl AscentBackend for CubeBackend {
         let partials = empty(cubes.max(1));
 
         let mut first = 0;
-        // The partial sums and the launch's own information take a binding each.
         let bindings = if eta.is_some() { 2 } else { 1 };
+        // The partial sums and the launch's own information take a binding each.
         for launch in launches(tensors, &client, bindings, 2) {
             let cubes = launch.cubes();
             let dtypes = [launch.dtype, wide].map(dtype_to_storage_type);
