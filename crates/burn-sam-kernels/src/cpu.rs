@@ -6,6 +6,8 @@ use rayon::prelude::*;
 /// What one thread takes at a time: large enough to be worth its while, small enough to stay in
 /// the cache.
 const CHUNK: usize = 1 << 15;
+/// So many elements are done before other threads have come to help.
+const ALONE: usize = 1 << 18;
 /// Sums that run beside each other, for the compiler to put into vector registers.
 const LANES: usize = 16;
 
@@ -83,60 +85,68 @@ macro_rules! half {
 half!(f16);
 half!(bf16);
 
-/// The sum of (T g)², with the weights and eta of T if adaptive. Chunks are added up in their order,
-/// so that the result does not depend on the threads.
-pub(crate) fn sum_of_squares<E: Element>(grad: &[E], adaptive: Option<(&[E], f64)>) -> f64 {
+/// A part of the work on a tensor, for one thread.
+pub(crate) struct Piece<'a, R> {
+    elements: usize,
+    work: Box<dyn FnOnce() -> R + Send + 'a>,
+}
+
+/// The results of all pieces of all tensors, in their order. The threads are called once: they take
+/// longer to come than most tensors take to be done.
+pub(crate) fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
+    let elements: usize = pieces.iter().map(|piece| piece.elements).sum();
+    let run = |piece: Piece<'_, R>| (piece.work)();
+    match elements > ALONE {
+        true => pieces.into_par_iter().map(run).collect(),
+        false => pieces.into_iter().map(run).collect(),
+    }
+}
+
+/// The sum of (T g)², in pieces that add up to it, with the weights and eta of T if adaptive.
+pub(crate) fn sum_of_squares<'a, E: Element>(
+    grad: &'a [E],
+    adaptive: Option<(&'a [E], f64)>,
+) -> Vec<Piece<'a, f64>> {
+    let piece = |grad: &'a [E], adaptive| Piece {
+        elements: grad.len(),
+        work: Box::new(move || sum_of_piece(grad, adaptive)),
+    };
+    let grads = grad.chunks(CHUNK);
     match adaptive {
-        None => in_chunks(grad.par_chunks(CHUNK), |grad| lanes(grad, |g| g * g)),
+        None => grads.map(|grad| piece(grad, None)).collect(),
+        Some((weight, eta)) => (grads.zip(weight.chunks(CHUNK)))
+            .map(|(grad, weight)| piece(grad, Some((weight, E::Wide::from_f64(eta)))))
+            .collect(),
+    }
+}
+
+fn sum_of_piece<E: Element>(grad: &[E], adaptive: Option<(&[E], E::Wide)>) -> f64 {
+    let mut sums = [E::Wide::default(); LANES];
+    let (blocks, rest) = grad.as_chunks::<LANES>();
+    match adaptive {
+        None => {
+            let widen = |g: &E| g.widen();
+            for block in blocks {
+                add_squares(&mut sums, block.iter().map(widen));
+            }
+            add_squares(&mut sums, rest.iter().map(widen));
+        }
         Some((weight, eta)) => {
-            let eta = E::Wide::from_f64(eta);
-            let square = |w: E::Wide, g: E::Wide| {
-                let scaled = (w.abs() + eta) * g;
-                scaled * scaled
-            };
-            in_chunks(
-                weight.par_chunks(CHUNK).zip(grad.par_chunks(CHUNK)),
-                |(weight, grad)| lanes_of_two(weight, grad, square),
-            )
-        }
-    }
-}
-
-fn in_chunks<C: IndexedParallelIterator>(
-    chunks: C,
-    sum: impl Fn(C::Item) -> f64 + Sync + Send,
-) -> f64 {
-    let sums: Vec<f64> = chunks.map(sum).collect();
-    sums.into_iter().sum()
-}
-
-fn lanes<E: Element>(values: &[E], f: impl Fn(E::Wide) -> E::Wide) -> f64 {
-    let mut sums = [E::Wide::default(); LANES];
-    let blocks = values.chunks_exact(LANES);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for (sum, value) in sums.iter_mut().zip(block) {
-            *sum = *sum + f(value.widen());
-        }
-    }
-    for (sum, value) in sums.iter_mut().zip(rest) {
-        *sum = *sum + f(value.widen());
-    }
-    sums.into_iter().map(Into::<f64>::into).sum()
-}
-
-fn lanes_of_two<E: Element>(
-    weights: &[E],
-    grads: &[E],
-    f: impl Fn(E::Wide, E::Wide) -> E::Wide,
-) -> f64 {
-    let mut sums = [E::Wide::default(); LANES];
-    for (weights, grads) in weights.chunks(LANES).zip(grads.chunks(LANES)) {
-        for ((sum, w), g) in sums.iter_mut().zip(weights).zip(grads) {
-            *sum = *sum + f(w.widen(), g.widen());
+            let (weights, weights_of_rest) = weight.as_chunks::<LANES>();
+            let scale = |(g, w): (&E, &E)| (w.widen().abs() + eta) * g.widen();
+            for (block, weights) in blocks.iter().zip(weights) {
+                add_squares(&mut sums, block.iter().zip(weights).map(scale));
+            }
+            add_squares(&mut sums, rest.iter().zip(weights_of_rest).map(scale));
         }
     }
     sums.into_iter().map(Into::<f64>::into).sum()
+}
+
+fn add_squares<W: Wide>(sums: &mut [W; LANES], values: impl Iterator<Item = W>) {
+    for (sum, value) in sums.iter_mut().zip(values) {
+        *sum = *sum + value * value;
+    }
 }
 
 /// rho / (norm + eps), or `None` where nothing may be perturbed.
@@ -146,28 +156,33 @@ pub(crate) fn factor(squared_norm: f64, eps: f64, rho: f64) -> Option<f64> {
     (norm.is_finite() && factor.is_finite()).then_some(factor)
 }
 
-/// Writes w + factor T² g over g.
-pub(crate) fn perturb<E: Element>(weight: &[E], grad: &mut [E], factor: f64, eta: Option<f64>) {
-    let factor = E::Wide::from_f64(factor);
-    let climb = |(grad, weight): (&mut [E], &[E])| match eta {
+/// Writes w + factor T² g over g, in pieces.
+pub(crate) fn perturb<'a, E: Element>(
+    weight: &'a [E],
+    grad: &'a mut [E],
+    factor: f64,
+    eta: Option<f64>,
+) -> impl Iterator<Item = Piece<'a, ()>> {
+    let (factor, eta) = (E::Wide::from_f64(factor), eta.map(E::Wide::from_f64));
+    (grad.chunks_mut(CHUNK).zip(weight.chunks(CHUNK))).map(move |(grad, weight)| Piece {
+        elements: grad.len(),
+        work: Box::new(move || perturb_piece(weight, grad, factor, eta)),
+    })
+}
+
+fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta: Option<E::Wide>) {
+    match eta {
         None => {
             for (g, w) in grad.iter_mut().zip(weight) {
                 *g = E::narrow(w.widen() + g.widen() * factor);
             }
         }
         Some(eta) => {
-            let eta = E::Wide::from_f64(eta);
             for (g, w) in grad.iter_mut().zip(weight) {
                 let w = w.widen();
                 let t = w.abs() + eta;
                 *g = E::narrow(w + t * (t * g.widen() * factor));
             }
         }
-    };
-    if grad.len() <= CHUNK {
-        return climb((grad, weight));
     }
-    (grad.par_chunks_mut(CHUNK))
-        .zip(weight.par_chunks(CHUNK))
-        .for_each(climb);
 }

@@ -37,15 +37,17 @@ macro_rules! by_type {
 impl AscentBackend for Flex {
     fn sum_of_squares(weights: Floats<Self>, grads: Floats<Self>, eta: Option<f64>) -> Tensor {
         let wide = accumulation_dtype(grads.0.iter().map(Tensor::dtype));
-        let mut weights = weights.0.into_iter();
-        let mut sum = 0.0;
-        for grad in grads.0 {
-            let (grad, weight) = (contiguous(grad), weights.next().map(contiguous));
-            sum += by_type!(grad.dtype(), E => {
-                let weight = weight.as_ref().map(|weight| weight.as_slice().expect("contiguous"));
-                cpu::sum_of_squares::<E>(grad.as_slice().expect("contiguous"), weight.zip(eta))
+        let grads: Vec<Tensor> = grads.0.into_iter().map(contiguous).collect();
+        let weights: Vec<Tensor> = weights.0.into_iter().map(contiguous).collect();
+        let mut pieces = Vec::new();
+        for (index, grad) in grads.iter().enumerate() {
+            by_type!(grad.dtype(), E => {
+                let weight = weights.get(index).map(|weight| weight.as_slice().expect("contiguous"));
+                let grad = grad.as_slice::<E>().expect("contiguous");
+                pieces.extend(cpu::sum_of_squares(grad, weight.zip(eta)));
             });
         }
+        let sum: f64 = cpu::run(pieces).into_iter().sum();
         Tensor::from_data(match wide {
             FloatDType::F64 => TensorData::from([sum]),
             _ => TensorData::from([sum as f32]),
@@ -62,26 +64,23 @@ impl AscentBackend for Flex {
     ) -> Floats<Self> {
         let squared_norm = squared_norm.into_data().iter::<f64>().next();
         let squared_norm = squared_norm.expect("a sum has one element");
-        let climb = |((weight, grad), rho): ((Tensor, Tensor), f64)| {
+        let weights: Vec<Tensor> = weights.0.into_iter().map(contiguous).collect();
+        let mut climbed: Vec<Tensor> = grads.0.into_iter().map(contiguous).collect();
+        let mut pieces = Vec::new();
+        for ((weight, climbed), rho) in weights.iter().zip(&mut climbed).zip(rhos) {
             let Some(factor) = cpu::factor(squared_norm, eps, rho) else {
-                return weight;
+                *climbed = weight.clone();
+                continue;
             };
-            let weight = contiguous(weight);
-            let mut climbed = contiguous(grad);
             let (start, end) = climbed.layout().contiguous_offsets().expect("contiguous");
-            by_type!(weight.dtype(), E => cpu::perturb::<E>(
-                weight.as_slice().expect("contiguous"),
-                &mut climbed.storage_mut()[start..end],
-                factor,
-                eta,
-            ));
-            climbed
-        };
-        Floats(
-            (weights.0.into_iter().zip(grads.0).zip(rhos))
-                .map(climb)
-                .collect(),
-        )
+            by_type!(weight.dtype(), E => {
+                let weight = weight.as_slice::<E>().expect("contiguous");
+                let grad = &mut climbed.storage_mut()[start..end];
+                pieces.extend(cpu::perturb(weight, grad, factor, eta));
+            });
+        }
+        cpu::run(pieces);
+        Floats(climbed)
     }
 }
 

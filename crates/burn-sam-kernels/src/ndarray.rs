@@ -33,14 +33,16 @@ impl AscentBackend for NdArray {
         eta: Option<f64>,
     ) -> FloatTensor<Self> {
         let wide = accumulation_dtype(grads.0.iter().map(NdArrayTensor::dtype));
-        let mut weights = weights.0.into_iter();
-        let mut sum = 0.0;
-        for grad in grads.0 {
-            sum += by_type!(grad.dtype(), E => {
-                let (grad, weight) = (array::<E>(grad), weights.next().map(array::<E>));
-                cpu::sum_of_squares(slice(&grad), weight.as_ref().map(slice).zip(eta))
+        let grads: Vec<NdArrayTensor> = grads.0.into_iter().map(contiguous).collect();
+        let weights: Vec<NdArrayTensor> = weights.0.into_iter().map(contiguous).collect();
+        let mut pieces = Vec::new();
+        for (index, grad) in grads.iter().enumerate() {
+            by_type!(grad.dtype(), E => {
+                let weight = weights.get(index).map(E::slice);
+                pieces.extend(cpu::sum_of_squares(E::slice(grad), weight.zip(eta)));
             });
         }
+        let sum: f64 = cpu::run(pieces).into_iter().sum();
         match wide {
             FloatDType::F64 => SharedArray::from_elem(vec![1], sum).into(),
             _ => SharedArray::from_elem(vec![1], sum as f32).into(),
@@ -55,66 +57,65 @@ impl AscentBackend for NdArray {
         eps: f64,
         eta: Option<f64>,
     ) -> Floats<Self> {
-        let squared_norm = by_type!(squared_norm.dtype(), E => first::<E>(squared_norm));
-        let climb = |((weight, grad), rho): ((NdArrayTensor, NdArrayTensor), f64)| {
+        let squared_norm = contiguous(squared_norm);
+        let squared_norm =
+            by_type!(squared_norm.dtype(), E => f64::from(E::slice(&squared_norm)[0]));
+        let weights: Vec<NdArrayTensor> = weights.0.into_iter().map(contiguous).collect();
+        let mut climbed: Vec<NdArrayTensor> = grads.0.into_iter().map(contiguous).collect();
+        let mut pieces = Vec::new();
+        for ((weight, climbed), rho) in weights.iter().zip(&mut climbed).zip(rhos) {
             let Some(factor) = cpu::factor(squared_norm, eps, rho) else {
-                return weight;
+                *climbed = weight.clone();
+                continue;
             };
             by_type!(weight.dtype(), E => {
-                let (weight, mut climbed) = (array::<E>(weight), array::<E>(grad));
-                cpu::perturb(
-                    slice(&weight),
-                    climbed.as_slice_mut().expect("contiguous"),
-                    factor,
-                    eta,
-                );
-                climbed.into()
-            })
-        };
-        Floats(
-            (weights.0.into_iter().zip(grads.0).zip(rhos))
-                .map(climb)
-                .collect(),
-        )
+                let grad = E::array(climbed).as_slice_mut().expect("contiguous");
+                pieces.extend(cpu::perturb(E::slice(weight), grad, factor, eta));
+            });
+        }
+        cpu::run(pieces);
+        Floats(climbed)
     }
 }
 
-/// The array of a tensor of this type, in standard layout.
-fn array<E: Stored>(tensor: NdArrayTensor) -> SharedArray<E> {
-    let array = E::stored(tensor);
-    match array.is_standard_layout() {
-        true => array,
-        false => array.as_standard_layout().into_owned().into_shared(),
-    }
-}
-
-fn first<E: Stored>(tensor: NdArrayTensor) -> f64 {
-    array::<E>(tensor)[[0]].widen().into()
-}
-
-fn slice<E>(array: &SharedArray<E>) -> &[E] {
-    array.as_slice().expect("contiguous")
+/// The tensor in standard layout.
+fn contiguous(mut tensor: NdArrayTensor) -> NdArrayTensor {
+    by_type!(tensor.dtype(), E => {
+        let array = E::array(&mut tensor);
+        if !array.is_standard_layout() {
+            *array = array.as_standard_layout().into_owned().into_shared();
+        }
+    });
+    tensor
 }
 
 /// The types that have kernels.
 trait Stored: Element {
-    fn stored(tensor: NdArrayTensor) -> SharedArray<Self>;
+    /// The elements of a contiguous tensor.
+    fn slice(tensor: &NdArrayTensor) -> &[Self];
+    fn array(tensor: &mut NdArrayTensor) -> &mut SharedArray<Self>;
 }
 
-impl Stored for f64 {
-    fn stored(tensor: NdArrayTensor) -> SharedArray<f64> {
-        match tensor {
-            NdArrayTensor::F64(storage) => storage.into_shared(),
-            tensor => unreachable!("{:?} instead of f64", tensor.dtype()),
+macro_rules! stored {
+    ($element:ty, $variant:ident) => {
+        impl Stored for $element {
+            fn slice(tensor: &NdArrayTensor) -> &[Self] {
+                match tensor {
+                    NdArrayTensor::$variant(storage) => storage.view().to_slice(),
+                    tensor => unreachable!("{:?}", tensor.dtype()),
+                }
+                .expect("contiguous")
+            }
+
+            fn array(tensor: &mut NdArrayTensor) -> &mut SharedArray<Self> {
+                match tensor {
+                    NdArrayTensor::$variant(storage) => storage.ensure_owned(),
+                    tensor => unreachable!("{:?}", tensor.dtype()),
+                }
+            }
         }
-    }
+    };
 }
 
-impl Stored for f32 {
-    fn stored(tensor: NdArrayTensor) -> SharedArray<f32> {
-        match tensor {
-            NdArrayTensor::F32(storage) => storage.into_shared(),
-            tensor => unreachable!("{:?} instead of f32", tensor.dtype()),
-        }
-    }
-}
+stored!(f64, F64);
+stored!(f32, F32);

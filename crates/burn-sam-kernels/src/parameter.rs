@@ -140,7 +140,7 @@ pub fn perturb(
     eta: Option<f64>,
 ) -> Vec<Climbed> {
     let mut climbed: Vec<Option<Climbed>> = parameters.iter().map(|_| None).collect();
-    let mut with_kernels = Vec::new();
+    let mut with_kernels = Vec::with_capacity(parameters.len());
     let mut without = Vec::new();
     for (index, parameter) in parameters.into_iter().enumerate() {
         if parameter.rho == 0.0 {
@@ -202,8 +202,10 @@ mod kernels {
             let dtypes = parameters.iter().map(|(_, parameter)| parameter.dtype);
             let wide = portable::accumulation_dtype(dtypes);
             let norm = (squared_norm.clone().cast(wide).to_device(&device)).into_dispatch();
-            let mut indices = Vec::new();
-            let (mut weights, mut grads, mut rhos) = (Vec::new(), Vec::new(), Vec::new());
+            let mut indices = Vec::with_capacity(parameters.len());
+            let mut weights = Vec::with_capacity(parameters.len());
+            let mut grads = Vec::with_capacity(parameters.len());
+            let mut rhos = Vec::with_capacity(parameters.len());
             for (index, parameter) in parameters {
                 indices.push(index);
                 weights.push(parameter.weight);
@@ -218,6 +220,12 @@ mod kernels {
     }
 
     fn by_device<P>(items: Vec<P>, device: impl Fn(&P) -> &Device) -> Vec<(Device, Vec<P>)> {
+        let Some(first) = items.first().map(|item| device(item).clone()) else {
+            return Vec::new();
+        };
+        if items.iter().all(|item| *device(item) == first) {
+            return vec![(first, items)];
+        }
         let mut groups: Vec<(Device, Vec<P>)> = Vec::new();
         for item in items {
             let on = device(&item);

@@ -173,6 +173,11 @@ impl SamConfig {
         SamOptimizer::new(self.clone(), base)
     }
 
+    /// Whether a parameter's rho depends on which one it is.
+    pub(crate) fn has_groups(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     /// The rho of a parameter: its last matching group's, or the general one.
     pub(crate) fn rho(&self, id: &ParamId, path: &str) -> f64 {
         self.groups

@@ -13,10 +13,25 @@ use burn::tensor::{Bool, Int, Tensor};
 
 /// The same module, parameter for parameter, with running statistics of its own.
 pub(crate) fn with_own_statistics<M: Module>(module: &M) -> M {
+    let mut statistics = MayHaveStatistics(false);
+    module.visit(&mut statistics);
+    if !statistics.0 {
+        return module.clone();
+    }
     let own = module.valid().train();
     let mut params = Params::default();
     module.visit(&mut params);
     own.map(&mut params)
+}
+
+/// Whether there is any floating-point tensor that requires no gradient, as running statistics do not.
+/// Where there is none, the detour, which takes longer than a small model's perturbation, is saved.
+struct MayHaveStatistics(bool);
+
+impl ModuleVisitor for MayHaveStatistics {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 |= !param.is_require_grad();
+    }
 }
 
 /// The parameters of one module, to be put into another of the same structure.
