@@ -1,7 +1,8 @@
 //! The loops of the CPU backends, over slices.
 
+use std::sync::Mutex;
+
 use burn::tensor::{bf16, f16};
-use rayon::prelude::*;
 
 /// What one thread takes at a time: large enough to be worth its while, small enough to stay in
 /// the cache.
@@ -91,15 +92,32 @@ pub(crate) struct Piece<'a, R> {
     work: Box<dyn FnOnce() -> R + Send + 'a>,
 }
 
-/// The results of all pieces of all tensors, in their order. The threads are called once: they take
-/// longer to come than most tensors take to be done.
+/// The results of all pieces of all tensors, in their order. The caller begins at once, and the other
+/// threads help when they come, which takes longer than many models take to be done.
 pub(crate) fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
     let elements: usize = pieces.iter().map(|piece| piece.elements).sum();
-    let run = |piece: Piece<'_, R>| (piece.work)();
-    match elements > ALONE {
-        true => pieces.into_par_iter().map(run).collect(),
-        false => pieces.into_iter().map(run).collect(),
+    if elements <= ALONE {
+        return pieces.into_iter().map(|piece| (piece.work)()).collect();
     }
+    let helpers = (rayon::current_num_threads() - 1).min(pieces.len() - 1);
+    let results = Mutex::new(Vec::with_capacity(pieces.len()));
+    let pieces = Mutex::new(pieces.into_iter().enumerate());
+    let next = || pieces.lock().expect("nobody panics").next();
+    let work = || {
+        while let Some((index, piece)) = next() {
+            let result = (piece.work)();
+            results.lock().expect("nobody panics").push((index, result));
+        }
+    };
+    rayon::in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| work());
+        }
+        work();
+    });
+    let mut results = results.into_inner().expect("nobody panics");
+    results.sort_unstable_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The sum of (T g)², in pieces that add up to it, with the weights and eta of T if adaptive.
