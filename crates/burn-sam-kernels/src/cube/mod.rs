@@ -20,7 +20,7 @@ use burn_cubecl::tensor::CubeTensor;
 
 use crate::backend::{AscentBackend, Floats};
 use crate::portable::accumulation_dtype;
-use shaders::{UNITS, VECTORS};
+use shaders::UNITS;
 
 /// How many launches there have been.
 pub(crate) static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
@@ -40,7 +40,8 @@ impl AscentBackend for CubeBackend {
             .map(|grad| Item::new(flat(weights.next(), grad), 0.0))
             .filter(|item| item.len > 0)
             .collect();
-        let cubes: usize = tensors.iter().map(Item::cubes).sum();
+        let span = span(&client);
+        let cubes: usize = tensors.iter().map(|item| item.cubes(span)).sum();
         let empty = |len: usize| {
             let shape = Shape::from([len]);
             empty_device_contiguous_dtype(client.clone(), device.clone(), shape, wide)
@@ -51,7 +52,7 @@ impl AscentBackend for CubeBackend {
         let bindings = if eta.is_some() { 2 } else { 1 };
         // The partial sums and the launch's own information take a binding each.
         for launch in launches(tensors, &client, bindings, 2) {
-            let cubes = launch.cubes();
+            let cubes = launch.cubes(span);
             let dtypes = [launch.dtype, wide].map(dtype_to_storage_type);
             let (vector_size, address_type) = (launch.vector_size, launch.address_type);
             let mut lens = SequenceArg::new();
@@ -76,6 +77,7 @@ impl AscentBackend for CubeBackend {
                     weights,
                     grads,
                     lens,
+                    span,
                     buffer(partials.clone(), 1),
                     first,
                     scalar(eta.unwrap_or_default()),
@@ -122,9 +124,10 @@ impl AscentBackend for CubeBackend {
         let climbed = items.iter().map(|item| item.grad.clone()).collect();
         let items = items.into_iter().filter(|item| item.len > 0).collect();
 
+        let span = span(&client);
         // The norm and the launch's own information take a binding each.
         for launch in launches(items, &client, 2, 2) {
-            let cubes = launch.cubes();
+            let cubes = launch.cubes(span);
             let dtypes = [launch.dtype, wide].map(dtype_to_storage_type);
             let (vector_size, address_type) = (launch.vector_size, launch.address_type);
             let mut lens = SequenceArg::new();
@@ -150,6 +153,7 @@ impl AscentBackend for CubeBackend {
                     weights,
                     grads,
                     lens,
+                    span,
                     rhos,
                     buffer(squared_norm.clone(), 1),
                     scalar(eps),
@@ -189,8 +193,8 @@ impl Item {
         }
     }
 
-    fn cubes(&self) -> usize {
-        self.len.div_ceil(self.vector_size * VECTORS * UNITS)
+    fn cubes(&self, span: usize) -> usize {
+        self.len.div_ceil(self.vector_size * span)
     }
 }
 
@@ -244,8 +248,8 @@ struct Launch {
 }
 
 impl Launch {
-    fn cubes(&self) -> usize {
-        self.items.iter().map(Item::cubes).sum()
+    fn cubes(&self, span: usize) -> usize {
+        self.items.iter().map(|item| item.cubes(span)).sum()
     }
 }
 
@@ -282,6 +286,14 @@ fn launches(items: Vec<Item>, client: &Client, bindings: usize, others: usize) -
 
 /// The shaders grow with their tensors, and so does the time to compile them.
 const MOST_TENSORS: usize = 32;
+
+/// How many vectors a cube takes. Where planes are narrow, as on software drivers, few cubes run at a
+/// time, and each had better do more; a GPU wants more cubes than it has cores, to hide its memory's
+/// latency.
+fn span(client: &Client) -> usize {
+    let plane = client.properties().hardware.plane_size_max.max(1) as usize;
+    UNITS * (1024 / plane).clamp(16, 128)
+}
 
 /// At least so many cubes, within the device's limit for each dimension.
 fn cube_count(cubes: usize, client: &Client) -> CubeCount {

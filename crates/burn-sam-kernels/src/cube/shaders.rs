@@ -3,10 +3,10 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
-/// The units (threads) of a cube, a power of two.
+/// The units (threads) of a cube.
 pub(super) const UNITS: usize = 64;
-/// The vectors that each unit of a cube takes.
-pub(super) const VECTORS: usize = 16;
+/// The rows in which the sums of the units are added up.
+const ROWS: usize = 8;
 
 /// One partial sum of (T g)² a cube, at `first` and on.
 ///
@@ -15,12 +15,14 @@ pub(super) const VECTORS: usize = 16;
 ///
 /// * `weights` - empty if not `adaptive`.
 /// * `lens` - how many vectors each tensor has.
+/// * `span` - how many of them a cube takes.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn sums_of_squares<F: Float, A: Float, N: Size>(
     weights: &Sequence<Box<[Vector<F, N>]>>,
     grads: &Sequence<Box<[Vector<F, N>]>>,
     lens: &Sequence<usize>,
+    span: usize,
     partials: &mut [A],
     first: usize,
     eta: InputScalar,
@@ -33,9 +35,9 @@ pub(super) fn sums_of_squares<F: Float, A: Float, N: Size>(
     #[unroll]
     for i in 0..grads.len() {
         let len = lens[i];
-        let end = start + len.div_ceil(VECTORS * UNITS);
+        let end = start + len.div_ceil(span);
         let grad = &grads[i];
-        let (mut position, stop) = own_part(start, end, len);
+        let (mut position, stop) = own_part(start, end, len, span);
         while position < stop {
             let mut term = Vector::<A, N>::cast_from(grad[position]);
             if adaptive {
@@ -72,33 +74,42 @@ pub(super) fn total<A: Float>(
     }
 }
 
-/// The sum over the units of a cube, for unit 0.
+/// The sum over the units of a cube, for unit 0. Few barriers, which cost software drivers most: some
+/// units add up a row each, and unit 0 the rows.
 #[cube]
 fn sum_of_cube<A: Float>(own: A) -> A {
     let mut sums = Shared::<[A]>::new_slice(UNITS);
     let unit = UNIT_POS as usize;
     sums[unit] = own;
     sync_cube();
-    let mut active = UNITS.runtime() / 2;
-    while active > 0 {
-        if unit < active {
-            let other = sums[unit + active];
-            sums[unit] += other;
-        }
-        active /= 2;
-        sync_cube();
+    let mut sum = A::new(0.0);
+    let mut position = unit;
+    let stop = select(unit < ROWS, UNITS.runtime(), 0usize);
+    while position < stop {
+        sum += sums[position];
+        position += ROWS;
     }
-    sums[0]
+    sync_cube();
+    sums[unit] = sum;
+    sync_cube();
+    let mut total = A::new(0.0);
+    let mut row = 0usize.runtime();
+    let stop = select(unit == 0, ROWS.runtime(), 0usize);
+    while row < stop {
+        total += sums[row];
+        row += 1;
+    }
+    total
 }
 
 /// Where this unit starts and stops in a tensor of `len` vectors that has the cubes from `start` to
-/// `end`. In another tensor it stops at once: a loop that does not begin costs nothing, while software
+/// `end`, of `span` vectors each. In another tensor it stops at once: a loop that does not begin costs nothing, while software
 /// drivers run both sides of every branch.
 #[cube]
-fn own_part(start: usize, end: usize, len: usize) -> (usize, usize) {
+fn own_part(start: usize, end: usize, len: usize, span: usize) -> (usize, usize) {
     let mine = CUBE_POS >= start && CUBE_POS < end;
-    let first = (CUBE_POS - start) * (VECTORS * UNITS);
-    let limit = min(first + VECTORS * UNITS, len);
+    let first = (CUBE_POS - start) * span;
+    let limit = min(first + span, len);
     let stop = select(mine, limit, 0usize);
     (first + UNIT_POS as usize, stop)
 }
@@ -112,12 +123,14 @@ fn is_finite<A: Float>(value: A) -> bool {
 ///
 /// * `climbed` - the gradients, before.
 /// * `lens` - how many vectors each tensor has.
+/// * `span` - how many of them a cube takes.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn perturb<F: Float, A: Float, N: Size>(
     weights: &Sequence<Box<[Vector<F, N>]>>,
     climbed: &mut Sequence<Box<[Vector<F, N>]>>,
     lens: &Sequence<usize>,
+    span: usize,
     rhos: &Sequence<InputScalar>,
     squared_norm: &[A],
     eps: InputScalar,
@@ -134,23 +147,21 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
     #[unroll]
     for i in 0..weights.len() {
         let len = lens[i];
-        let end = start + len.div_ceil(VECTORS * UNITS);
+        let end = start + len.div_ceil(span);
         let factor = Vector::<A, N>::new(rhos[i].get::<A>() * scale);
         let weight = &weights[i];
         let climbed = &mut climbed[i];
-        let (mut position, stop) = own_part(start, end, len);
+        let (mut position, stop) = own_part(start, end, len, span);
         while position < stop {
-            let w = Vector::<A, N>::cast_from(weight[position]);
+            let own = weight[position];
+            let w = Vector::<A, N>::cast_from(own);
             let mut ascent = Vector::<A, N>::cast_from(climbed[position]) * factor;
             if adaptive {
                 let t = w.abs() + eta;
                 ascent = t * (t * ascent);
             }
-            if refused {
-                climbed[position] = weight[position];
-            } else {
-                climbed[position] = Vector::cast_from(w + ascent);
-            }
+            // A branch would be two reads and two writes on software drivers.
+            climbed[position] = select(refused, own, Vector::cast_from(w + ascent));
             position += UNITS;
         }
         start = end;
