@@ -57,6 +57,9 @@ pub use parameter::{Climbed, Parameter, perturb, squared_norm};
 #[cfg(feature = "cube")]
 #[doc(hidden)]
 pub mod internals {
+    #[cfg(feature = "wgpu")]
+    pub use crate::cube::source::wgsl;
+
     /// How many compute shaders this crate has launched.
     pub fn launches() -> usize {
         crate::cube::LAUNCHES.load(core::sync::atomic::Ordering::Relaxed)

@@ -7,3 +7,5 @@ mod learner;
 mod modules;
 mod optimizer;
 mod reference;
+#[cfg(feature = "wgpu-unfused")]
+mod shaders;

@@ -6,6 +6,8 @@
 
 mod fusion;
 mod shaders;
+#[cfg(feature = "wgpu")]
+pub(crate) mod source;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use burn_cubecl::cubecl::ir::features::{Features, TypeUsage};
+use burn_cubecl::cubecl::ir::{
+    DeviceIdentity, DeviceProperties, FloatKind, HardwareProperties, MemoryDeviceProperties,
+    TargetProperties, UIntKind,
+};
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::cubecl::profile::TimingMethod;
+use burn_cubecl::cubecl::server::Handle;
+use burn_cubecl::cubecl::wgpu::WgslCompiler;
+use burn_cubecl::cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
+use burn_fusion::custom::StreamId;
+use cubecl_common::device::{DeviceId, ServiceId};
+
+use super::shaders::{self, UNITS};
+
+/// The shaders' names and WGSL sources, for launches with so many tensors. Made without a device, for
+/// the tests, which translate them for other graphics APIs.
+///
+/// # Arguments
+///
+/// * `half` - for f16 tensors, otherwise for f32 ones.
+/// * `vector_size` - of a load.
+pub fn wgsl(
+    tensors: usize,
+    half: bool,
+    vector_size: usize,
+    adaptive: bool,
+) -> Vec<(&'static str, String)> {
+    let wide = ElemType::Float(FloatKind::F32);
+    let dtype = if half {
+        ElemType::Float(FloatKind::F16)
+    } else {
+        wide
+    };
+    let scalar = || InputScalar::new(0.5, wide);
+    let (device, target) = (properties(), Arc::new(TargetProperties::default()));
+    let (count, dim) = (CubeCount::new_single(), CubeDim::new_1d(UNITS as u32));
+    let address = AddressType::U32;
+
+    let sums_of_squares = shaders::sums_of_squares::create_dummy_kernel(
+        device.clone(),
+        target.clone(),
+        count.clone(),
+        dim,
+        address,
+        vector_size,
+        if adaptive {
+            buffers(tensors)
+        } else {
+            SequenceArg::new()
+        },
+        buffers(tensors),
+        (0..tensors).collect(),
+        UNITS,
+        buffer(),
+        0,
+        scalar(),
+        adaptive,
+        [dtype, wide],
+    );
+    let total = shaders::total::create_dummy_kernel(
+        device.clone(),
+        target.clone(),
+        count.clone(),
+        dim,
+        address,
+        buffer(),
+        0,
+        buffer(),
+        wide,
+    );
+    let perturb = shaders::perturb::create_dummy_kernel(
+        device,
+        target,
+        count,
+        dim,
+        address,
+        vector_size,
+        buffers(tensors),
+        buffers(tensors),
+        (0..tensors).collect(),
+        UNITS,
+        (0..tensors).map(|_| scalar()).collect(),
+        buffer(),
+        scalar(),
+        scalar(),
+        adaptive,
+        [dtype, wide],
+    );
+    vec![
+        ("sums_of_squares", compile(&sums_of_squares)),
+        ("total", compile(&total)),
+        ("perturb", compile(&perturb)),
+    ]
+}
+
+fn compile(kernel: &impl CubeKernel) -> String {
+    let compiled = WgslCompiler.compile(kernel.define(), &WgpuCompilationOptions::default());
+    match compiled {
+        Ok(shader) => shader.to_string(),
+        Err(error) => panic!("{}: {error:?}", kernel.name()),
+    }
+}
+
+fn buffers<C: CubePrimitive + 'static>(count: usize) -> SequenceArg<Box<[C]>> {
+    (0..count).map(|_| buffer()).collect()
+}
+
+fn buffer() -> BufferArg {
+    const LEN: u64 = 1024;
+    let service = ServiceId::of::<()>(DeviceId::new(0, 0));
+    let handle = Handle::new(service, StreamId::current(), 8 * LEN);
+    // SAFETY: nothing runs on it.
+    unsafe { BufferArg::from_raw_parts(handle, LEN as usize) }
+}
+
+/// As little as WGSL needs.
+fn properties() -> Arc<DeviceProperties> {
+    let hardware = HardwareProperties {
+        load_width: 128,
+        vector_register_count: None,
+        plane_size_min: 32,
+        plane_size_max: 32,
+        max_bindings: u32::MAX,
+        max_shared_memory_size: 16 * 1024,
+        max_cube_count: (65_535, 65_535, 65_535),
+        max_units_per_cube: 256,
+        max_cube_dim: (256, 256, 64),
+        num_streaming_multiprocessors: None,
+        num_cpu_cores: None,
+        last_level_cache_size: None,
+        num_tensor_cores: None,
+        min_tensor_cores_dim: None,
+        max_vector_size: 4,
+        cube_mma_reserved_shared_memory: 0,
+    };
+    let mut properties = DeviceProperties::new(
+        Features::default(),
+        MemoryDeviceProperties::new(1 << 30, 256),
+        hardware,
+        TimingMethod::System,
+        DeviceIdentity::default(),
+    );
+    properties.register_address_type(AddressType::U32);
+    for ty in [
+        ElemType::Index,
+        ElemType::UInt(UIntKind::U32),
+        ElemType::Bool,
+        ElemType::Float(FloatKind::F16),
+        ElemType::Float(FloatKind::F32),
+    ] {
+        properties.register_type_usage(ty, TypeUsage::all());
+    }
+    Arc::new(properties)
+}
