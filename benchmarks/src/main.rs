@@ -21,8 +21,10 @@ use crate::measure::Row;
 /// All figures are medians of one process. gradient: a forward and backward pass. portable: the
 /// perturbation in plain tensor operations, without finding the parameters in the module. fused:
 /// the whole of SamOptimizer::first_step. update: plain SGD. floor: streaming the bytes that the
-/// perturbation must move, once. overhead: (2 gradient + fused + update) / (2 gradient + update).
-/// extra: bytes that first_step asks the allocator for, over the bytes of the parameters.
+/// perturbation must move, once; on a GPU, two copies of as many values. overhead: (2 gradient +
+/// fused + update) / (2 gradient + update). extra: bytes that first_step asks the allocator for (on
+/// a GPU, by which the allocator's pools grow), over the bytes of the parameters. launches: compute
+/// shaders of burn-sam's a first_step.
 #[derive(Parser)]
 struct Options {
     /// Where to measure

@@ -24,7 +24,7 @@ pub(crate) struct Row {
     update_ms: f64,
     floor_ms: Option<f64>,
     overhead: Option<f64>,
-    /// Of compute shaders; there are none of our own yet.
+    /// Of compute shaders.
     launches: Option<usize>,
     extra_bytes: Option<usize>,
     parameters: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Row {
 
 impl Row {
     pub(crate) const HEADER: &'static str = "model        parameters  gradient  portable     fused    update     floor   \
-         overhead  portable/fused  fused/floor  fused/update   extra";
+         overhead  portable/fused  fused/floor  fused/update    extra  launches";
 }
 
 impl core::fmt::Display for Row {
@@ -45,7 +45,7 @@ impl core::fmt::Display for Row {
         let extra = (self.extra_bytes).map(|extra| 100.0 * extra as f64 / bytes as f64);
         write!(
             f,
-            "{:<11} {:>11} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>10} {:>15.2} {:>12} {:>13.2} {:>5} %",
+            "{:<11} {:>11} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>10} {:>15.2} {:>12} {:>13.2} {:>6} % {:>9}",
             self.model,
             self.parameters,
             figure(self.gradient_ms, 3),
@@ -58,6 +58,8 @@ impl core::fmt::Display for Row {
             figure(self.floor_ms.map(|floor| self.fused_ms / floor), 2),
             self.fused_ms / self.update_ms,
             figure(extra, 2),
+            self.launches
+                .map_or("-".to_string(), |launches| launches.to_string()),
         )
     }
 }
@@ -109,11 +111,12 @@ fn measure<M: Module>(
         .with_rho(RHO)
         .optimizer(SgdConfig::new().build());
     let mut optim = ModuleOptimizer::from(sam.clone());
-    // The CPU backends run with the caller, the others in a queue of their own.
     let on_cpu = matches!(name, "flex" | "ndarray");
-    let mut floor = on_cpu.then(|| Floor::new(parameters));
+    let mut floor = match on_cpu {
+        true => Floor::host(parameters),
+        false => Floor::gpu(parameters, device),
+    };
     let mut times = Times::default();
-    let mut extra_bytes = usize::MAX;
 
     for round in 0..WARM_UP + runs {
         let timed = |f: &mut dyn FnMut()| -> Duration {
@@ -138,12 +141,9 @@ fn measure<M: Module>(
 
         let mut grads = Some(gradients(&module));
         let mut climbed = None;
-        device.sync().expect("the device works");
-        let before = allocated();
         let fused = timed(&mut || {
             climbed = Some(sam.first_step(&module, grads.take().expect("once")));
         });
-        extra_bytes = extra_bytes.min(allocated() - before);
 
         let mut grads = climbed.map(|climbed| gradients(&climbed));
         let mut updated = Some(module);
@@ -153,15 +153,29 @@ fn measure<M: Module>(
         });
         module = updated.expect("the updated module");
 
-        let floor = floor.as_mut().map(Floor::stream);
+        let floor = floor.stream();
         if round >= WARM_UP {
             times.gradient.push(gradient);
             times.portable.push(portable);
             times.fused.push(fused);
             times.update.push(update);
-            times.floor.extend(floor);
+            times.floor.push(floor);
         }
     }
+
+    let grads = gradients(&module);
+    device.sync().expect("the device works");
+    device.memory_cleanup();
+    let memory = || match on_cpu {
+        true => Some(allocated()),
+        false => reserved(device),
+    };
+    let (bytes_before, launches_before) = (memory(), launches());
+    let climbed = sam.first_step(&module, grads);
+    device.sync().expect("the device works");
+    let extra_bytes = (memory().zip(bytes_before)).map(|(after, before)| after - before);
+    let launches = launches() - launches_before;
+    drop(climbed);
 
     Row {
         model,
@@ -172,10 +186,24 @@ fn measure<M: Module>(
         update_ms: median(times.update).unwrap_or(f64::NAN),
         floor_ms: median(times.floor),
         overhead: None,
-        launches: None,
-        extra_bytes: on_cpu.then_some(extra_bytes),
+        launches: (!on_cpu).then_some(launches),
+        extra_bytes,
         parameters,
     }
+}
+
+/// The bytes that the device's allocator holds for its pools.
+fn reserved(device: &Device) -> Option<usize> {
+    let usage = device.clone().inner().memory_pool_usage()?;
+    Some(usage.bytes_reserved as usize)
+}
+
+/// The compute shaders that burn-sam has launched so far.
+fn launches() -> usize {
+    #[cfg(feature = "wgpu")]
+    return burn_sam_kernels::internals::launches();
+    #[cfg(not(feature = "wgpu"))]
+    0
 }
 
 #[derive(Default)]

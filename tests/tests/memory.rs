@@ -7,7 +7,7 @@ use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam::SamConfig;
-use burn_sam_tests::{Parameters, cpu_devices};
+use burn_sam_tests::{Parameters, cpu_devices, devices, wgpu_device};
 
 /// The system's allocator, with a count of the bytes it was asked for.
 struct Counting;
@@ -31,13 +31,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Two parameters of 4 MiB each.
-fn parameters(device: &Device) -> (Parameters, GradientsParams) {
+/// Two parameters of 4 MiB each, or of so many times that.
+fn parameters(device: &Device, times: usize) -> (Parameters, GradientsParams) {
     let mut module = Parameters::default();
     let mut grads = GradientsParams::new();
     let on = (device, DType::F32);
-    for shape in [&[1 << 20][..], &[1 << 10, 1 << 10]] {
-        let values = vec![0.5; 1 << 20];
+    for shape in [&[times << 20][..], &[times << 10, 1 << 10]] {
+        let values = vec![0.5; times << 20];
         module.push(shape, &values, Some(&values), false, on, &mut grads);
     }
     (module, grads)
@@ -47,7 +47,7 @@ fn parameters(device: &Device) -> (Parameters, GradientsParams) {
 fn a_first_step_writes_into_the_gradients() {
     for device in cpu_devices() {
         for adaptive in [false, true] {
-            let (module, grads) = parameters(&device);
+            let (module, grads) = parameters(&device, 1);
             let sam = SamConfig::new()
                 .with_adaptive(adaptive)
                 .optimizer(SgdConfig::new().build());
@@ -64,10 +64,46 @@ fn a_first_step_writes_into_the_gradients() {
     }
 }
 
+/// On a GPU, where the allocator's pools would have to grow.
+#[test]
+fn a_first_step_writes_into_the_gradients_on_wgpu() {
+    let Some(device) = wgpu_device() else { return };
+    let reserved = || {
+        device.sync().unwrap();
+        device
+            .memory_pool_usage()
+            .expect("wgpu reports it")
+            .bytes_reserved
+    };
+    let growth = |times, held: bool| {
+        let (module, grads) = parameters(&device, times);
+        let values: Vec<Tensor<1>> = match held {
+            true => vec![grads.get::<1>(module.rank1[0].id).unwrap()],
+            false => Vec::new(),
+        };
+        let sam = SamConfig::new().optimizer(SgdConfig::new().build());
+        device.sync().unwrap();
+        device.memory_cleanup();
+        let before = reserved();
+        let climbed = sam.first_step(&module, grads);
+        let growth = reserved() - before;
+        drop((climbed, values));
+        growth as i64
+    };
+    // A pool grows by whole pages, if only for the norm.
+    let page = growth(1, false);
+    let size = 8 * (8 << 20);
+    let grown = growth(8, false) - page;
+    assert!(100 * grown < size, "{grown} of {size}");
+    // Were it written elsewhere, it would show, as it does for a gradient that is held.
+    let grown = growth(8, true) - page;
+    assert!(2 * grown >= size, "{grown} of {size}");
+}
+
 /// A gradient that the caller still holds is not written over.
 #[test]
 fn gradients_that_are_held_stay() {
-    for device in cpu_devices() {
+    for device in devices() {
         let weight = Param::from_tensor(Tensor::<1>::zeros([4], &device.clone().autodiff()));
         let grad = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
         let mut grads = GradientsParams::new();

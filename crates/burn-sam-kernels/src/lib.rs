@@ -60,8 +60,15 @@ pub mod internals {
     #[cfg(feature = "wgpu")]
     pub use crate::cube::source::wgsl;
 
+    use core::sync::atomic::Ordering::Relaxed;
+
     /// How many compute shaders this crate has launched.
     pub fn launches() -> usize {
-        crate::cube::LAUNCHES.load(core::sync::atomic::Ordering::Relaxed)
+        crate::cube::LAUNCHES.load(Relaxed)
+    }
+
+    /// From now on, as on a device that allows only so many cubes in a dimension.
+    pub fn limit_cubes(most: u32) {
+        crate::cube::MOST_CUBES.store(most, Relaxed);
     }
 }

@@ -34,7 +34,7 @@ impl Backend {
     }
 }
 
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "wgpu-unfused")]
 fn wgpu() -> Result<Device, String> {
     use burn::tensor::{DeviceKind, DeviceType};
 
@@ -44,7 +44,7 @@ fn wgpu() -> Result<Device, String> {
     }
 }
 
-#[cfg(not(feature = "wgpu"))]
+#[cfg(not(feature = "wgpu-unfused"))]
 fn wgpu() -> Result<Device, String> {
     Err("this program is built without wgpu: run it with `cargo run --release -p NAME --features wgpu`".into())
 }

@@ -9,7 +9,7 @@ mod shaders;
 #[cfg(feature = "wgpu")]
 pub(crate) mod source;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::{Shape, TensorMetadata};
@@ -26,6 +26,9 @@ use shaders::UNITS;
 
 /// How many launches there have been.
 pub(crate) static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
+
+/// The most cubes in a dimension, should a test want fewer than the device allows.
+pub(crate) static MOST_CUBES: AtomicU32 = AtomicU32::new(u32::MAX);
 
 /// The widest vector that every device reads as one.
 const VECTOR_SIZE: usize = 4;
@@ -300,7 +303,7 @@ fn span(client: &Client) -> usize {
 /// At least so many cubes, within the device's limit for each dimension.
 fn cube_count(cubes: usize, client: &Client) -> CubeCount {
     let (most, ..) = client.properties().hardware.max_cube_count;
-    let x = cubes.min(most as usize);
+    let x = cubes.min(most.min(MOST_CUBES.load(Ordering::Relaxed)) as usize);
     CubeCount::Static(x as u32, cubes.div_ceil(x) as u32, 1)
 }
 
