@@ -1,7 +1,6 @@
 //! What a step of SAM costs, measured in one run: gradient passes, the perturbation with burn-sam's
 //! kernels and with plain tensor operations, the base update, and the floor that memory sets.
 
-mod allocations;
 mod floor;
 mod measure;
 mod models;
@@ -12,9 +11,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Parser;
-use example_common::Backend;
+use example_common::{Backend, Counting};
 
 use crate::measure::Row;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 /// Measures what SAM adds to a training step.
 ///

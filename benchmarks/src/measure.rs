@@ -5,8 +5,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer, Sgd, SgdConfig};
 use burn::tensor::{Device, Distribution, Tensor};
 use burn_sam::{SamConfig, SamOptimizer};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
+use example_common::Counting;
 
-use crate::allocations::allocated;
 use crate::floor::Floor;
 use crate::models::{Mlp, ResNet50};
 
@@ -167,7 +167,7 @@ fn measure<M: Module>(
     device.sync().expect("the device works");
     device.memory_cleanup();
     let memory = || match on_cpu {
-        true => Some(allocated()),
+        true => Some(Counting::allocated()),
         false => reserved(device),
     };
     let (bytes_before, launches_before) = (memory(), launches());

@@ -1,32 +1,11 @@
 //! What a first step allocates. In a program of its own, for its allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam::SamConfig;
 use burn_sam_tests::{Parameters, cpu_devices, devices, wgpu_device};
-
-/// The system's allocator, with a count of the bytes it was asked for.
-struct Counting;
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: all of it is the system's allocator; counting touches no memory of its.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on, and `alloc` is the system's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+use example_common::Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -51,9 +30,9 @@ fn a_first_step_writes_into_the_gradients() {
             let sam = SamConfig::new()
                 .with_adaptive(adaptive)
                 .optimizer(SgdConfig::new().build());
-            let before = ALLOCATED.load(Ordering::Relaxed);
+            let before = Counting::allocated();
             let climbed = sam.first_step(&module, grads);
-            let allocated = ALLOCATED.load(Ordering::Relaxed) - before;
+            let allocated = Counting::allocated() - before;
             let size = 4 * module.num_params();
             assert!(
                 100 * allocated < size,

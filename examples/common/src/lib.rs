@@ -1,9 +1,12 @@
-//! What the examples share: the choice of a backend on the command line, and a progress bar.
+//! What the examples share: the choice of a backend on the command line, a progress bar, and a count of
+//! what is allocated.
 
+mod allocations;
 mod progress;
 
 use burn::tensor::Device;
 
+pub use allocations::Counting;
 pub use progress::{ProgressRenderer, Values};
 
 /// The backend to run on, as a command-line option.

@@ -1,9 +1,11 @@
-//! An allocator that counts the bytes it is asked for.
+//! What a program allocates.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-struct Counting;
+/// The system's allocator, with a count of the bytes it is asked for. For a program to make its
+/// `#[global_allocator]`.
+pub struct Counting;
 
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,10 +29,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The bytes asked for so far, by all threads.
-pub(crate) fn allocated() -> usize {
-    ALLOCATED.load(Ordering::Relaxed)
+impl Counting {
+    /// The bytes asked for so far, by all threads.
+    pub fn allocated() -> usize {
+        ALLOCATED.load(Ordering::Relaxed)
+    }
 }
