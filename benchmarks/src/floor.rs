@@ -5,50 +5,35 @@ use std::time::{Duration, Instant};
 use burn::tensor::{Device, Tensor};
 use rayon::prelude::*;
 
-/// Streams of `len` f32 values.
-pub(crate) enum Floor {
-    /// Of the host's memory.
-    Host { weight: Vec<f32>, grad: Vec<f32> },
-    /// Of a GPU's: the bytes that must move are those of two copies.
-    Gpu { values: Tensor<1> },
+/// Streams so many f32 values.
+pub(crate) type Floor = Box<dyn FnMut() -> Duration>;
+
+/// In the host's memory.
+pub(crate) fn host(len: usize) -> Floor {
+    let weight = vec![0.5; len];
+    let mut grad = vec![0.25; len];
+    Box::new(move || stream(&weight, &mut grad))
 }
 
-impl Floor {
-    pub(crate) fn host(len: usize) -> Self {
-        Self::Host {
-            weight: vec![0.5; len],
-            grad: vec![0.25; len],
+/// In a GPU's: the bytes that must move are those of two copies, by Burn's kernels.
+pub(crate) fn gpu(len: usize, device: &Device) -> Floor {
+    let device = device.clone().inner();
+    let values = Tensor::<1>::ones([len], &device);
+    Box::new(move || {
+        let sync = || device.sync().expect("the device works");
+        sync();
+        let start = Instant::now();
+        for _ in 0..2 {
+            // Waited for, lest fusion makes both at once.
+            let _copy = values.clone().mul_scalar(1.5);
+            sync();
         }
-    }
-
-    pub(crate) fn gpu(len: usize, device: &Device) -> Self {
-        Self::Gpu {
-            values: Tensor::ones([len], &device.clone().inner()),
-        }
-    }
-
-    /// One round.
-    pub(crate) fn stream(&mut self) -> Duration {
-        match self {
-            Self::Host { weight, grad } => stream_host(weight, grad),
-            Self::Gpu { values } => {
-                let device = values.device();
-                let sync = || device.sync().expect("the device works");
-                sync();
-                let start = Instant::now();
-                for _ in 0..2 {
-                    // A kernel of its own each time: the copy is freed after it has been made.
-                    let _copy = values.clone().mul_scalar(1.5);
-                    sync();
-                }
-                start.elapsed()
-            }
-        }
-    }
+        start.elapsed()
+    })
 }
 
 /// On as many threads as rayon has, an equal share for each.
-fn stream_host(weight: &[f32], grad: &mut [f32]) -> Duration {
+fn stream(weight: &[f32], grad: &mut [f32]) -> Duration {
     let start = Instant::now();
     let share = grad.len().div_ceil(rayon::current_num_threads());
     let sum: f32 = (grad.par_chunks(share))

@@ -7,7 +7,7 @@ use burn_sam::{SamConfig, SamOptimizer};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
 
-use crate::floor::Floor;
+use crate::floor;
 use crate::models::{Mlp, ResNet50};
 
 const WARM_UP: usize = 3;
@@ -112,9 +112,9 @@ fn measure<M: Module>(
         .optimizer(SgdConfig::new().build());
     let mut optim = ModuleOptimizer::from(sam.clone());
     let on_cpu = matches!(name, "flex" | "ndarray");
-    let mut floor = match on_cpu {
-        true => Floor::host(parameters),
-        false => Floor::gpu(parameters, device),
+    let mut stream = match on_cpu {
+        true => floor::host(parameters),
+        false => floor::gpu(parameters, device),
     };
     let mut times = Times::default();
 
@@ -153,7 +153,7 @@ fn measure<M: Module>(
         });
         module = updated.expect("the updated module");
 
-        let floor = floor.stream();
+        let floor = stream();
         if round >= WARM_UP {
             times.gradient.push(gradient);
             times.portable.push(portable);

@@ -58,8 +58,7 @@ impl AscentBackend for NdArray {
         eta: Option<f64>,
     ) -> Floats<Self> {
         let squared_norm = contiguous(squared_norm);
-        let squared_norm =
-            by_type!(squared_norm.dtype(), E => f64::from(E::slice(&squared_norm)[0]));
+        let squared_norm = by_type!(squared_norm.dtype(), E => first::<E>(&squared_norm));
         let weights: Vec<NdArrayTensor> = weights.0.into_iter().map(contiguous).collect();
         let mut climbed: Vec<NdArrayTensor> = grads.0.into_iter().map(contiguous).collect();
         let mut pieces = Vec::new();
@@ -87,6 +86,10 @@ fn contiguous(mut tensor: NdArrayTensor) -> NdArrayTensor {
         }
     });
     tensor
+}
+
+fn first<E: Stored>(tensor: &NdArrayTensor) -> f64 {
+    E::slice(tensor)[0].widen().into()
 }
 
 /// The types that have kernels.
