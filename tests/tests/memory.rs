@@ -1,5 +1,7 @@
 //! What a first step allocates. In a program of its own, for its allocator.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use burn::module::{Module, Param};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
@@ -9,6 +11,12 @@ use example_common::Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// One test at a time: the count is of all threads.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Two parameters of 4 MiB each, or of so many times that.
 fn parameters(device: &Device, times: usize) -> (Parameters, GradientsParams) {
@@ -24,6 +32,7 @@ fn parameters(device: &Device, times: usize) -> (Parameters, GradientsParams) {
 
 #[test]
 fn a_first_step_writes_into_the_gradients() {
+    let _alone = alone();
     for device in cpu_devices() {
         for adaptive in [false, true] {
             let (module, grads) = parameters(&device, 1);
@@ -46,6 +55,7 @@ fn a_first_step_writes_into_the_gradients() {
 /// On a GPU, where the allocator's pools would have to grow.
 #[test]
 fn a_first_step_writes_into_the_gradients_on_wgpu() {
+    let _alone = alone();
     let Some(device) = wgpu_device() else { return };
     let reserved = || {
         device.sync().unwrap();
@@ -82,6 +92,7 @@ fn a_first_step_writes_into_the_gradients_on_wgpu() {
 /// A gradient that the caller still holds is not written over.
 #[test]
 fn gradients_that_are_held_stay() {
+    let _alone = alone();
     for device in devices() {
         let weight = Param::from_tensor(Tensor::<1>::zeros([4], &device.clone().autodiff()));
         let grad = Tensor::<1>::from_floats([1.0, 2.0, 3.0, 4.0], &device);
