@@ -101,7 +101,12 @@ impl ModuleMapper for Assign {
     }
 }
 
-fn in_place_of<const D: usize>(parameter: Tensor<D>, value: Tensor<D>, id: ParamId) -> Tensor<D> {
+/// A value in the place of a parameter.
+pub(crate) fn in_place_of<const D: usize>(
+    parameter: Tensor<D>,
+    value: Tensor<D>,
+    id: ParamId,
+) -> Tensor<D> {
     let mut value = Tensor::from_inner(value);
     if let Some(strategy) = parameter.gradient_checkpointing_strategy() {
         value = value.with_gradient_checkpointing_strategy(strategy);

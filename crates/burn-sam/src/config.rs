@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::{ParamGroup, ParamId};
 use serde::{Deserialize, Serialize};
 
-use crate::SamOptimizer;
+use crate::{FlatnessError, SamOptimizer};
 
 /// Configuration of sharpness-aware minimization (SAM).
 ///
@@ -190,6 +190,19 @@ impl SamConfig {
     /// ASAM's eta, if adaptive.
     pub(crate) fn adaptive_eta(&self) -> Option<f64> {
         self.adaptive.then_some(self.eta)
+    }
+
+    /// For a measure that needs a neighbourhood.
+    pub(crate) fn check_radius(&self) -> Result<(), FlatnessError> {
+        let largest = self
+            .groups
+            .iter()
+            .map(|entry| entry.rho)
+            .fold(self.rho, f64::max);
+        match largest > 0.0 {
+            true => Ok(()),
+            false => Err(FlatnessError::Radius(largest)),
+        }
     }
 
     pub(crate) fn eps(&self) -> f64 {

@@ -38,12 +38,14 @@
 
 mod ascent;
 mod config;
+mod flatness;
 #[cfg(feature = "train")]
 mod learner;
 mod optimizer;
 mod statistics;
 
 pub use config::SamConfig;
+pub use flatness::{Eigenvalue, Estimate, Flatness, FlatnessError};
 #[cfg(feature = "train")]
 pub use learner::SamModel;
 pub use optimizer::SamOptimizer;

@@ -2,6 +2,7 @@
 
 mod ascent;
 mod config;
+mod flatness;
 mod kernels;
 mod learner;
 mod modules;
