@@ -8,8 +8,8 @@ use core::fmt;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::SamConfig;
 use crate::ascent::climb;
@@ -215,12 +215,12 @@ where
     }
 
     /// The sharpness at SAM's radius in random directions: the mean of the loss at w + rho T u, less
-    /// the loss at w, over unit vectors u of uniform direction.
+    /// the loss at w, over unit vectors u of uniform direction. A sample is a pair of opposite ones.
     ///
     /// # Arguments
     ///
     /// * `sam` - as for [`sharpness`](Self::sharpness): rho, and T if adaptive.
-    /// * `samples` - the number of directions, 2 at least.
+    /// * `samples` - the number of pairs of directions, 2 at least.
     /// * `seed` - what the directions are drawn with; the same on every backend.
     ///
     /// # Errors
@@ -238,10 +238,18 @@ where
         let mut rng = StdRng::seed_from_u64(seed);
         let mut differences = Vec::with_capacity(samples);
         for sample in 0..samples {
-            // SAM climbs along T² g / |T g|: with u / T for g, that is T u / |u|.
-            let direction = (self.trainable).normal(self.module, &mut rng, sam.adaptive_eta());
-            let moved = climb(sam, with_own_statistics(self.module), direction);
-            differences.push(self.loss_of(&moved)? - loss);
+            // SAM climbs along T² g / |T g|: with u / T for g, that is T u / |u|. With each direction
+            // goes its opposite, so that the slope, which means nothing here, cancels out.
+            let eta = sam.adaptive_eta();
+            let mut difference = -loss;
+            let seed: u64 = rng.random();
+            for sign in [1.0, -1.0] {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let direction = self.trainable.normal(self.module, &mut rng, eta, sign);
+                let moved = climb(sam, with_own_statistics(self.module), direction);
+                difference += self.loss_of(&moved)? / 2.0;
+            }
+            differences.push(difference);
             (self.progress)(sample + 1, samples);
         }
         Ok(Estimate::of(&differences))

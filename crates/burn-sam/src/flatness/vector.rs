@@ -98,18 +98,20 @@ impl Trainable {
         self.step
     }
 
-    /// A direction of independent normal values, divided by ASAM's T if there is an eta, as the
-    /// gradients of the parameters.
+    /// A direction of independent normal values times `sign`, divided by ASAM's T if there is an eta,
+    /// as the gradients of the parameters.
     pub(super) fn normal<M: Module>(
         &self,
         module: &M,
         rng: &mut StdRng,
         eta: Option<f64>,
+        sign: f64,
     ) -> GradientsParams {
         struct Draw<'a> {
             trainable: &'a Trainable,
             rng: &'a mut StdRng,
             eta: Option<f64>,
+            sign: f64,
             direction: GradientsParams,
         }
 
@@ -120,7 +122,7 @@ impl Trainable {
                     return;
                 }
                 let weight = param.val().inner();
-                let mut value = || self.rng.sample::<f64, _>(StandardNormal);
+                let mut value = || self.sign * self.rng.sample::<f64, _>(StandardNormal);
                 let values = draw(weight.dims(), &mut value, &weight.device(), weight.dtype());
                 let values = match self.eta {
                     None => values,
@@ -139,6 +141,7 @@ impl Trainable {
             trainable: self,
             rng,
             eta,
+            sign,
             direction: GradientsParams::new(),
         };
         module.visit(&mut draw);
