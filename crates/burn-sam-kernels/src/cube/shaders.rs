@@ -10,8 +10,8 @@ const ROWS: usize = 8;
 
 /// One partial sum of (T g)² a cube, at `first` and on.
 ///
-/// Units add up what they read in its order, and cubes add up their units as a tree of a fixed
-/// shape, so the same input gives the same bits.
+/// Units add up what they read in its order, and cubes their units in theirs, so the same input gives
+/// the same bits.
 ///
 /// * `weights` - empty if not `adaptive`.
 /// * `lens` - how many vectors each tensor has.
