@@ -2,7 +2,7 @@ use burn::config::Config;
 use burn::module::{ParamGroup, ParamId};
 use serde::{Deserialize, Serialize};
 
-use crate::{FlatnessError, SamOptimizer};
+use crate::SamOptimizer;
 
 /// Configuration of sharpness-aware minimization (SAM).
 ///
@@ -192,17 +192,10 @@ impl SamConfig {
         self.adaptive.then_some(self.eta)
     }
 
-    /// For a measure that needs a neighbourhood.
-    pub(crate) fn check_radius(&self) -> Result<(), FlatnessError> {
-        let largest = self
-            .groups
-            .iter()
-            .map(|entry| entry.rho)
-            .fold(self.rho, f64::max);
-        match largest > 0.0 {
-            true => Ok(()),
-            false => Err(FlatnessError::Radius(largest)),
-        }
+    /// Of all parameters, whichever group they are in.
+    pub(crate) fn largest_rho(&self) -> f64 {
+        let groups = self.groups.iter().map(|entry| entry.rho);
+        groups.fold(self.rho, f64::max)
     }
 
     pub(crate) fn eps(&self) -> f64 {

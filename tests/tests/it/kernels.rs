@@ -183,31 +183,35 @@ fn one(tensor: Tensor<1>) -> f64 {
 }
 
 /// More than one thread's chunk, and a tail that no vector width divides.
+const LARGE: usize = 300_007;
+
+/// The squared norm and the climbed values of a large tensor.
+fn climb_far(device: &Device, eta: Option<f64>) -> (f64, Vec<f64>) {
+    let make = |seed| {
+        let values: Vec<f64> = pseudo_random(seed, LARGE)
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        tensor([LARGE], &values, false, (device, DType::F32))
+    };
+    let parameters = vec![Parameter::new(make(1), make(2), 0.5)];
+    let norm = squared_norm(&parameters, eta).unwrap();
+    let sum = one(norm.clone());
+    let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, eta).remove(0);
+    (sum, values_of(climbed.into_tensor::<1>()).collect())
+}
+
 #[test]
 fn large_tensors_are_summed_and_climb_the_same_each_time() {
-    const LEN: usize = 300_007;
     for device in devices() {
-        let run = |eta| {
-            let make = |seed| {
-                let values: Vec<f64> = pseudo_random(seed, LEN)
-                    .into_iter()
-                    .map(f64::from)
-                    .collect();
-                tensor([LEN], &values, false, (&device, DType::F32))
-            };
-            let parameters = vec![Parameter::new(make(1), make(2), 0.5)];
-            let norm = squared_norm(&parameters, eta).unwrap();
-            let sum = one(norm.clone());
-            let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, eta).remove(0);
-            (
-                sum,
-                values_of(climbed.into_tensor::<1>()).collect::<Vec<_>>(),
-            )
-        };
         for eta in [None, Some(0.01)] {
-            let (sum, climbed) = run(eta);
+            let (sum, climbed) = climb_far(&device, eta);
             let t = |w: f32| eta.map_or(1.0, |eta| f64::from(w).abs() + eta);
-            let pairs = || pseudo_random(1, LEN).into_iter().zip(pseudo_random(2, LEN));
+            let pairs = || {
+                pseudo_random(1, LARGE)
+                    .into_iter()
+                    .zip(pseudo_random(2, LARGE))
+            };
             let expected: f64 = pairs().map(|(w, g)| (t(w) * f64::from(g)).powi(2)).sum();
             assert!(
                 (sum - expected).abs() <= 1e-6 * expected,
@@ -217,7 +221,8 @@ fn large_tensors_are_summed_and_climb_the_same_each_time() {
                 let expected = f64::from(w) + 0.5 * t(w).powi(2) * f64::from(g) / expected.sqrt();
                 assert!((climbed - expected).abs() <= 1e-6);
             }
-            assert_eq!((sum, climbed), run(eta), "the same bits each time");
+            let again = climb_far(&device, eta);
+            assert_eq!((sum, climbed), again, "the same bits each time");
         }
     }
 }
@@ -235,22 +240,14 @@ fn half_precision_is_among_the_types() {
 #[cfg(feature = "wgpu-unfused")]
 #[test]
 fn cubes_spread_over_two_dimensions() {
-    const LEN: usize = 300_007;
     let Some(device) = burn_sam_tests::wgpu_device() else {
         return;
     };
-    let run = || {
-        let values = |seed| Tensor::<1>::from_floats(&pseudo_random(seed, LEN)[..], &device);
-        let parameters = vec![Parameter::new(values(1), values(2), 0.5)];
-        let norm = squared_norm(&parameters, None).unwrap();
-        let climbed = burn_sam_kernels::perturb(parameters, norm.clone(), 0.0, None).remove(0);
-        (read(norm), read(climbed.into_tensor::<1>()))
-    };
-    let expected = run();
+    let expected = climb_far(&device, None);
     burn_sam_kernels::internals::limit_cubes(7);
-    let (norm, climbed) = run();
+    let (norm, climbed) = climb_far(&device, None);
     burn_sam_kernels::internals::limit_cubes(u32::MAX);
-    assert!(norm[0] > 0.0);
+    assert!(norm > 0.0);
     assert_eq!(norm, expected.0);
     assert!(climbed == expected.1, "the perturbations differ");
 }

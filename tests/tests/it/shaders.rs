@@ -1,5 +1,7 @@
 //! The shaders that are made for WGSL, checked and translated as wgpu does for each graphics API.
 
+use std::fmt::Display;
+
 use burn_sam_kernels::internals::wgsl;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
@@ -34,6 +36,13 @@ fn for_each_shader(check: impl Fn(&str, &naga::Module, &ModuleInfo)) {
     assert_eq!(checked, 2 * 2 * 2 * 2 * 3);
 }
 
+/// What a translation names the kernel.
+fn entry_point<'a, E: Display>(names: &'a [Result<String, E>], shader: &str) -> &'a str {
+    names[0]
+        .as_ref()
+        .unwrap_or_else(|e| panic!("{shader}: {e}"))
+}
+
 #[test]
 fn vulkan_takes_the_shaders() {
     for_each_shader(|name, module, info| {
@@ -57,9 +66,7 @@ fn dx12_takes_the_shaders() {
         let translation = hlsl::Writer::new(&mut source, &options, &pipeline)
             .write(module, info, None)
             .unwrap_or_else(|e| panic!("{name}: {e}"));
-        let entry = translation.entry_point_names[0]
-            .as_ref()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let entry = entry_point(&translation.entry_point_names, name);
         assert!(source.contains(&format!("void {entry}(")), "{name}");
     });
 }
@@ -75,9 +82,7 @@ fn metal_takes_the_shaders() {
         let (source, translation) =
             msl::write_string(module, info, &options, &msl::PipelineOptions::default())
                 .unwrap_or_else(|e| panic!("{name}: {e}"));
-        let entry = translation.entry_point_names[0]
-            .as_ref()
-            .unwrap_or_else(|e| panic!("{name}: {e}"));
+        let entry = entry_point(&translation.entry_point_names, name);
         assert!(source.contains(&format!("kernel void {entry}(")), "{name}");
     });
 }

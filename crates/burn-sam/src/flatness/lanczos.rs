@@ -96,7 +96,7 @@ fn jacobi(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
         for p in 0..size {
             for q in p + 1..size {
                 let (beside, scale) = (matrix[p][q], matrix[p][p].abs() + matrix[q][q].abs());
-                if beside.abs() <= f64::EPSILON * 1e-2 * scale || beside == 0.0 {
+                if beside.abs() <= f64::EPSILON * 1e-2 * scale {
                     continue;
                 }
                 rotated = true;
@@ -104,16 +104,15 @@ fn jacobi(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
                 let tangent = theta.signum() / (theta.abs() + theta.hypot(1.0));
                 let cosine = 1.0 / tangent.hypot(1.0);
                 let sine = tangent * cosine;
+                let turn = |a: f64, b: f64| (cosine * a - sine * b, sine * a + cosine * b);
                 for row in &mut matrix {
-                    rotate(row, p, q, cosine, sine);
+                    (row[p], row[q]) = turn(row[p], row[q]);
                 }
-                for column in 0..size {
-                    let (a, b) = (matrix[p][column], matrix[q][column]);
-                    matrix[p][column] = cosine * a - sine * b;
-                    matrix[q][column] = sine * a + cosine * b;
-                    let (a, b) = (vectors[p][column], vectors[q][column]);
-                    vectors[p][column] = cosine * a - sine * b;
-                    vectors[q][column] = sine * a + cosine * b;
+                for rows in [&mut matrix, &mut vectors] {
+                    let (before, after) = rows.split_at_mut(q);
+                    for (a, b) in before[p].iter_mut().zip(&mut after[0]) {
+                        (*a, *b) = turn(*a, *b);
+                    }
                 }
             }
         }
@@ -123,10 +122,4 @@ fn jacobi(mut matrix: Vec<Vec<f64>>) -> Vec<(f64, Vec<f64>)> {
     }
     let diagonal = matrix.iter().enumerate().map(|(index, row)| row[index]);
     diagonal.zip(vectors).collect()
-}
-
-fn rotate(row: &mut [f64], p: usize, q: usize, cosine: f64, sine: f64) {
-    let (a, b) = (row[p], row[q]);
-    row[p] = cosine * a - sine * b;
-    row[q] = sine * a + cosine * b;
 }

@@ -208,8 +208,8 @@ where
     ///
     /// If no rho is above 0, or a loss is not finite.
     pub fn sharpness(&self, sam: &SamConfig) -> Result<f64> {
-        sam.check_radius()?;
-        let (loss, grads) = self.gradients_of(with_own_statistics(self.module))?;
+        check_radius(sam)?;
+        let (loss, grads) = self.gradients_of(&with_own_statistics(self.module))?;
         let climbed = climb(sam, with_own_statistics(self.module), grads);
         Ok(self.loss_of(&climbed)? - loss)
     }
@@ -232,7 +232,7 @@ where
         samples: usize,
         seed: u64,
     ) -> Result<Estimate> {
-        sam.check_radius()?;
+        check_radius(sam)?;
         check_count("samples", samples, 2, usize::MAX)?;
         let loss = self.loss()?;
         let mut rng = StdRng::seed_from_u64(seed);
@@ -277,20 +277,21 @@ where
         let most = (20 + 4 * count).min(weights);
         let mut rng = StdRng::seed_from_u64(seed);
         let mut lanczos = Lanczos::default();
+        let mut found = Vec::new();
         for step in 0..most {
             let mut start = || self.trainable.signs(self.module, &mut rng);
             let vector = lanczos.next_vector(&mut start);
             let product = self.hessian_times(&vector)?;
             lanczos.push(vector, product);
             (self.progress)(step + 1, most);
-            let found = lanczos.eigenvalues(count);
+            found = lanczos.eigenvalues(count);
             let largest = found.iter().map(|e| e.value.abs()).fold(0.0, f64::max);
             let exact = |e: &Eigenvalue| e.residual <= TOLERANCE * largest;
             if found.len() == count && found.iter().all(exact) {
                 break;
             }
         }
-        Ok(lanczos.eigenvalues(count))
+        Ok(found)
     }
 
     /// The trace of the Hessian, the sum of all its eigenvalues, as Hutchinson's estimate: the mean of
@@ -322,7 +323,7 @@ where
         let gradient = |step: f64| -> Result<Vector> {
             let module = with_own_statistics(self.module);
             let module = self.trainable.displace(module, vector, step);
-            let (_, grads) = self.gradients_of(module.clone())?;
+            let (_, grads) = self.gradients_of(&module)?;
             Ok(self.trainable.flatten(&module, grads))
         };
         let ahead = gradient(step)?;
@@ -339,17 +340,17 @@ where
     }
 
     /// The mean loss, and the sum of the batches' gradients.
-    fn gradients_of(&self, module: M) -> Result<(f64, GradientsParams)> {
+    fn gradients_of(&self, module: &M) -> Result<(f64, GradientsParams)> {
         let mut sum = 0.0;
         let mut accumulator = GradientsAccumulator::new();
         for (batch, input) in self.batches.iter().enumerate() {
-            let loss = (self.loss)(&module, input);
+            let loss = (self.loss)(module, input);
             sum += read_loss(loss.clone(), batch)?;
-            let grads = GradientsParams::from_grads(loss.backward(), &module);
-            accumulator.accumulate(&module, grads);
+            let grads = GradientsParams::from_grads(loss.backward(), module);
+            accumulator.accumulate(module, grads);
         }
         let grads = accumulator.grads();
-        match are_finite(&module, &grads) {
+        match are_finite(module, &grads) {
             true => Ok((sum / self.batches.len() as f64, grads)),
             false => Err(FlatnessError::Gradient),
         }
@@ -377,6 +378,13 @@ fn read_loss(loss: Tensor<1>, batch: usize) -> Result<f64> {
             "the loss of batch {batch} has {} values, but a loss is one: take its mean",
             values.len()
         ),
+    }
+}
+
+fn check_radius(sam: &SamConfig) -> Result<()> {
+    match sam.largest_rho() {
+        rho if rho > 0.0 => Ok(()),
+        rho => Err(FlatnessError::Radius(rho)),
     }
 }
 

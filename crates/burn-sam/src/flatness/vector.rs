@@ -150,10 +150,29 @@ impl Trainable {
 
     /// A vector of 1 and -1, each as likely.
     pub(super) fn signs<M: Module>(&self, module: &M, rng: &mut StdRng) -> Vector {
-        self.vector(module, |dims, device, dtype| {
-            let mut sign = || if rng.random::<bool>() { 1.0 } else { -1.0 };
-            Some(draw([dims], &mut sign, device, dtype))
-        })
+        struct Signs<'a> {
+            trainable: &'a Trainable,
+            rng: &'a mut StdRng,
+            parts: Vec<Tensor<1>>,
+        }
+
+        impl ModuleVisitor for Signs<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if self.trainable.is_at(self.parts.len(), param.id) {
+                    let (len, device, dtype) = flat(&param.val().inner());
+                    let mut sign = || if self.rng.random::<bool>() { 1.0 } else { -1.0 };
+                    self.parts.push(draw([len], &mut sign, &device, dtype));
+                }
+            }
+        }
+
+        let mut signs = Signs {
+            trainable: self,
+            rng,
+            parts: Vec::new(),
+        };
+        module.visit(&mut signs);
+        Vector(signs.parts)
     }
 
     /// The gradients as a vector: 0 where there is none.
@@ -161,16 +180,17 @@ impl Trainable {
         struct Flatten<'a> {
             trainable: &'a Trainable,
             grads: GradientsParams,
-            parts: Vec<Option<Tensor<1>>>,
+            parts: Vec<Tensor<1>>,
         }
 
         impl ModuleVisitor for Flatten<'_> {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if let Some(&index) = self.trainable.indices.get(&param.id)
-                    && let Some(grad) = self.grads.remove::<D>(param.id)
-                {
-                    let len = grad.shape().num_elements();
-                    self.parts[index] = Some(grad.reshape([len]));
+                if self.trainable.is_at(self.parts.len(), param.id) {
+                    let (len, device, dtype) = flat(&param.val().inner());
+                    self.parts.push(match self.grads.remove::<D>(param.id) {
+                        Some(grad) => grad.reshape([len]).cast(dtype),
+                        None => Tensor::zeros([len], (&device, dtype)),
+                    });
                 }
             }
         }
@@ -178,14 +198,16 @@ impl Trainable {
         let mut flatten = Flatten {
             trainable: self,
             grads,
-            parts: vec![None; self.indices.len()],
+            parts: Vec::new(),
         };
         module.visit(&mut flatten);
-        let mut parts = flatten.parts.into_iter();
-        self.vector(module, |_, _, dtype| {
-            let part = parts.next().expect("a part for each");
-            part.map(|part| part.cast(dtype))
-        })
+        Vector(flatten.parts)
+    }
+
+    /// Whether a parameter is the one of this index. In the module's order, each is so the first time
+    /// that it comes.
+    fn is_at(&self, index: usize, id: ParamId) -> bool {
+        self.indices.get(&id) == Some(&index)
     }
 
     /// The module at w + factor v.
@@ -209,46 +231,15 @@ impl Trainable {
 
         module.map(&mut Displace(self, vector, factor))
     }
+}
 
-    /// A part of each parameter, given its length, its device and the type to compute in; zeros for
-    /// `None`.
-    fn vector<M: Module>(
-        &self,
-        module: &M,
-        part: impl FnMut(usize, &Device, DType) -> Option<Tensor<1>>,
-    ) -> Vector {
-        struct Parts<'a, F> {
-            trainable: &'a Trainable,
-            parts: Vec<Tensor<1>>,
-            part: F,
-        }
-
-        impl<F: FnMut(usize, &Device, DType) -> Option<Tensor<1>>> ModuleVisitor for Parts<'_, F> {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                // In the order of the indices, each the first time.
-                if self.trainable.indices.get(&param.id) != Some(&self.parts.len()) {
-                    return;
-                }
-                let weight = param.val().inner();
-                let (len, device) = (weight.shape().num_elements(), weight.device());
-                let dtype = match weight.dtype() {
-                    DType::F64 => DType::F64,
-                    _ => DType::F32,
-                };
-                let part = (self.part)(len, &device, dtype);
-                let zeros = || Tensor::zeros([len], (&device, dtype));
-                self.parts.push(part.unwrap_or_else(zeros));
-            }
-        }
-
-        let mut parts = Parts {
-            trainable: self,
-            parts: Vec::new(),
-            part,
-        };
-        module.visit(&mut parts);
-        Vector(parts.parts)
-    }
+/// The length of a weight's part of a vector, its device, and the type that it is computed in.
+fn flat<const D: usize>(weight: &Tensor<D>) -> (usize, Device, DType) {
+    let dtype = match weight.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    };
+    (weight.shape().num_elements(), weight.device(), dtype)
 }
 
 /// Whether all gradients are finite.
