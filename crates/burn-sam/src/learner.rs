@@ -10,6 +10,7 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::SamConfig;
 use crate::ascent::climb;
+use crate::metric::{Observer, SharpnessMetric};
 use crate::statistics::with_own_statistics;
 
 impl SamConfig {
@@ -35,10 +36,11 @@ impl SamConfig {
     ///
     /// The training's result is a [`SamModel`]; [`into_inner`](SamModel::into_inner) gives the model
     /// back.
-    pub fn init<M: Module>(&self, model: M) -> SamModel<M> {
+    pub fn init<M: TrainStep + Module>(&self, model: M) -> SamModel<M> {
         SamModel {
             sam: self.clone(),
             model,
+            observer: None,
         }
     }
 }
@@ -58,37 +60,73 @@ impl SamConfig {
 /// * With several devices, each climbs on its own share of the batch, which is the paper's
 ///   m-sharpness.
 /// * Gradient clipping applies to the second pass's gradients.
-///
-/// # Example
-///
-/// ```
-/// use burn::nn::{Linear, LinearConfig};
-/// use burn::module::Module;
-/// use burn::tensor::Device;
-/// use burn_sam::SamConfig;
-///
-/// let model: Linear = LinearConfig::new(4, 2).init(&Device::flex().autodiff());
-/// let sam = SamConfig::new().with_rho(0.1).init(model);
-/// assert_eq!(sam.num_params(), 10);
-/// let model: Linear = sam.into_inner();
-/// ```
-#[derive(Clone, Debug)]
-pub struct SamModel<M> {
+pub struct SamModel<M: TrainStep> {
     sam: SamConfig,
     model: M,
+    observer: Option<Observer<M::Output>>,
 }
 
-impl<M> SamModel<M> {
+impl<M: TrainStep> SamModel<M> {
     /// The model.
     pub fn into_inner(self) -> M {
         self.model
     }
 
+    /// A metric that shows how sharp the loss is where the training is. `loss` gives the loss,
+    /// `[1]` or one value a sample, of what the model's training step returns.
+    ///
+    /// A model has one such metric: another call takes the place of the one before.
+    ///
+    /// ```
+    /// use burn::train::metric::LossMetric;
+    /// # use burn::train::{ClassificationOutput, LearnerModel, SupervisedTraining, TrainStep};
+    /// # use burn_sam::{SamConfig, SamModel};
+    ///
+    /// # fn training<M>(model: M, training: SupervisedTraining<SamModel<M>>)
+    /// # where
+    /// #     M: LearnerModel + TrainStep<Output = ClassificationOutput>,
+    /// #     <M as TrainStep>::Input: Clone,
+    /// # {
+    /// let mut model = SamConfig::new().init(model);
+    /// let sharpness = model.sharpness(|output| output.loss.clone());
+    /// let training = training
+    ///     .metric_train_numeric(LossMetric::new())
+    ///     .metric_train_numeric(sharpness);
+    /// # }
+    /// ```
+    pub fn sharpness(
+        &mut self,
+        loss: impl Fn(&M::Output) -> Tensor<1> + Send + Sync + 'static,
+    ) -> SharpnessMetric {
+        let (metric, observer) = SharpnessMetric::new(loss);
+        self.observer = Some(observer);
+        metric
+    }
+
     fn map_model(self, f: impl FnOnce(M) -> M) -> Self {
         Self {
-            sam: self.sam,
             model: f(self.model),
+            ..self
         }
+    }
+}
+
+impl<M: TrainStep + Clone> Clone for SamModel<M> {
+    fn clone(&self) -> Self {
+        Self {
+            sam: self.sam.clone(),
+            model: self.model.clone(),
+            observer: self.observer.clone(),
+        }
+    }
+}
+
+impl<M: TrainStep + core::fmt::Debug> core::fmt::Debug for SamModel<M> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SamModel")
+            .field("sam", &self.sam)
+            .field("model", &self.model)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,8 +144,12 @@ where
         let own_statistics = with_own_statistics(&self.model);
         let first = self.model.clone().map(&mut Local).step(item.clone());
         let climbed = climb(&self.sam, own_statistics, first.grads);
+        let second = climbed.step(item);
+        if let Some(observer) = &self.observer {
+            observer(&first.item, &second.item);
+        }
         TrainOutput {
-            grads: climbed.step(item).grads,
+            grads: second.grads,
             item: first.item,
         }
     }
@@ -153,24 +195,24 @@ impl ModuleMapper for Local {
     }
 }
 
-impl<M: InferenceStep> InferenceStep for SamModel<M> {
-    type Input = M::Input;
-    type Output = M::Output;
+impl<M: InferenceStep + TrainStep> InferenceStep for SamModel<M> {
+    type Input = <M as InferenceStep>::Input;
+    type Output = <M as InferenceStep>::Output;
 
     fn step(&self, item: Self::Input) -> Self::Output {
-        self.model.step(item)
+        InferenceStep::step(&self.model, item)
     }
 }
 
 /// As the model.
-impl<M: core::fmt::Display> core::fmt::Display for SamModel<M> {
+impl<M: TrainStep + core::fmt::Display> core::fmt::Display for SamModel<M> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         self.model.fmt(f)
     }
 }
 
 /// Each method is the model's own.
-impl<M: Module> Module for SamModel<M> {
+impl<M: TrainStep + Module> Module for SamModel<M> {
     fn collect_devices(&self, devices: Devices) -> Devices {
         self.model.collect_devices(devices)
     }
@@ -203,6 +245,7 @@ impl<M: Module> Module for SamModel<M> {
         Self {
             sam: self.sam.clone(),
             model: self.model.valid(),
+            observer: self.observer.clone(),
         }
     }
 
@@ -271,8 +314,7 @@ impl<M: Module> Module for SamModel<M> {
     }
 
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        let Self { sam, model } = self;
-        let model = model.try_load_record(record)?;
-        Ok(Self { sam, model })
+        let model = self.model.try_load_record(record)?;
+        Ok(Self { model, ..self })
     }
 }

@@ -41,6 +41,8 @@ mod config;
 mod flatness;
 #[cfg(feature = "train")]
 mod learner;
+#[cfg(feature = "train")]
+mod metric;
 mod optimizer;
 mod statistics;
 
@@ -48,4 +50,6 @@ pub use config::SamConfig;
 pub use flatness::{Eigenvalue, Estimate, Flatness, FlatnessError};
 #[cfg(feature = "train")]
 pub use learner::SamModel;
+#[cfg(feature = "train")]
+pub use metric::SharpnessMetric;
 pub use optimizer::SamOptimizer;

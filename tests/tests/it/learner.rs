@@ -13,7 +13,7 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use burn::train::checkpoint::KeepLastNCheckpoints;
-use burn::train::logger::InMemoryMetricLogger;
+use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
 use burn::train::{
@@ -21,7 +21,7 @@ use burn::train::{
     MetricEarlyStoppingStrategy, MultiDeviceOptim, RegressionOutput, StoppingCondition,
     SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
 };
-use burn_sam::{SamConfig, SamModel};
+use burn_sam::{Flatness, SamConfig, SamModel};
 use burn_sam_tests::{
     Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_values,
     values,
@@ -145,6 +145,54 @@ fn metrics_see_the_first_pass() {
         let item = TrainStep::step(&sam().init(model.clone()), points.clone()).item;
         assert_eq!(read(item.loss), read(model.loss(&points)));
         assert_eq!(read(item.output), read(model.predict(&points).output));
+    }
+}
+
+#[test]
+fn sharpness_is_logged_beside_the_loss() {
+    for device in devices() {
+        let device = device.autodiff();
+        let model = Mlp::new(1, &device);
+        let flatness = |model: &Mlp, batch: u64| {
+            let batches = [Points::new(batch, &device)];
+            let flatness = Flatness::new(model, &batches, Mlp::loss).unwrap();
+            flatness.sharpness(&sam()).unwrap()
+        };
+        let expected: Vec<f64> = (0..BATCHES)
+            .scan(model.clone(), |model, batch| {
+                let sharpness = flatness(model, batch);
+                let step = TrainStep::step(&sam().init(model.clone()), Points::new(batch, &device));
+                *model = (SgdConfig::new().init()).step(LR, model.clone(), step.grads);
+                Some(sharpness)
+            })
+            .collect();
+
+        let mut model = sam().init(model);
+        let sharpness = model.sharpness(|output: &RegressionOutput| output.loss.clone());
+        let directory = temporary();
+        let learner = Learner::new(model, SgdConfig::new().init(), LR);
+        train(learner, (BATCHES, &device), directory.path(), |training| {
+            training
+                .metric_train_numeric(sharpness.clone())
+                .metric_valid_numeric(sharpness)
+                .with_metric_logger(FileMetricLogger::new(directory.path()))
+                .num_epochs(2)
+        });
+        let log = |split: &str, epoch: usize| {
+            let file = directory
+                .path()
+                .join(format!("{split}/epoch-{epoch}/Sharpness.log"));
+            std::fs::read_to_string(file).unwrap_or_default()
+        };
+        let logged: Vec<f64> = (log("train", 1).lines())
+            .filter_map(|line| line.strip_suffix(",1")?.parse().ok())
+            .collect();
+        assert_eq!(logged.len(), expected.len(), "{}", log("train", 1));
+        for (logged, expected) in logged.iter().zip(&expected) {
+            assert!((logged - expected).abs() < 1e-5, "{logged} for {expected}");
+        }
+        assert!(log("train", 2).lines().count() >= expected.len());
+        assert!(!log("valid", 1).contains(",1"), "{}", log("valid", 1));
     }
 }
 
