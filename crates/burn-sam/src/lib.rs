@@ -44,12 +44,18 @@ mod learner;
 #[cfg(feature = "train")]
 mod metric;
 mod optimizer;
+#[cfg(feature = "plot")]
+mod picture;
 mod statistics;
 
 pub use config::SamConfig;
-pub use flatness::{Eigenvalue, Estimate, Flatness, FlatnessError};
+pub use flatness::{
+    Axis, Direction, Eigenvalue, Estimate, Flatness, FlatnessError, LossCurve, LossSurface,
+};
 #[cfg(feature = "train")]
 pub use learner::SamModel;
 #[cfg(feature = "train")]
 pub use metric::SharpnessMetric;
 pub use optimizer::SamOptimizer;
+#[cfg(feature = "plot")]
+pub use picture::{Picture, PictureError};

@@ -11,25 +11,36 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 
-pub(crate) const PIXELS: usize = 64;
-pub(crate) const CLASSES: usize = 10;
+/// Of an image's side.
+pub const SIDE: usize = 8;
+/// Of an image.
+pub const PIXELS: usize = SIDE * SIDE;
+/// The digits from 0 to 9.
+pub const CLASSES: usize = 10;
 const TRAINING_IMAGES: usize = 1000;
 
+/// An image of a digit and which it is said to be.
 #[derive(Clone, Debug)]
-pub(crate) struct Digit {
+pub struct Digit {
     /// From 0 to 1.
     pixels: [f32; PIXELS],
     label: usize,
 }
 
 /// Images to train on, some of them with a wrong label, and images to test on.
-pub(crate) struct Split {
-    pub(crate) train: Vec<Digit>,
-    pub(crate) test: Vec<Digit>,
+pub struct Split {
+    /// To train on.
+    pub train: Vec<Digit>,
+    /// To test on, none of them with a wrong label.
+    pub test: Vec<Digit>,
 }
 
 /// All images, in the order of the file.
-pub(crate) fn digits() -> anyhow::Result<Vec<Digit>> {
+///
+/// # Errors
+///
+/// If the embedded file is damaged.
+pub fn digits() -> anyhow::Result<Vec<Digit>> {
     let mut text = String::new();
     GzDecoder::new(&include_bytes!("../data/digits.csv.gz")[..]).read_to_string(&mut text)?;
     text.lines().map(digit).collect()
@@ -47,8 +58,9 @@ fn digit(line: &str) -> anyhow::Result<Digit> {
     })
 }
 
-/// Shuffles, splits, and replaces a part of the training labels by random ones, as `seed` has it.
-pub(crate) fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
+/// Shuffles, splits, and replaces a part `noise` of the training labels by random ones, as `seed` has
+/// it.
+pub fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
     let mut rng = StdRng::seed_from_u64(seed);
     digits.shuffle(&mut rng);
     let test = digits.split_off(TRAINING_IMAGES);
@@ -62,16 +74,18 @@ pub(crate) fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
     }
 }
 
+/// Images and their labels.
 #[derive(Clone, Debug)]
-pub(crate) struct DigitBatch {
+pub struct DigitBatch {
     /// `[batch, PIXELS]`
-    pub(crate) images: Tensor<2>,
+    pub images: Tensor<2>,
     /// `[batch]`
-    pub(crate) labels: Tensor<1, Int>,
+    pub labels: Tensor<1, Int>,
 }
 
+/// Makes a batch of some digits.
 #[derive(Clone)]
-pub(crate) struct DigitBatcher;
+pub struct DigitBatcher;
 
 impl Batcher<Digit, DigitBatch> for DigitBatcher {
     fn batch(&self, digits: Vec<Digit>, device: &Device) -> DigitBatch {
@@ -82,6 +96,13 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
             labels: Tensor::from_data(TensorData::new(labels, [digits.len()]), device),
         }
     }
+}
+
+/// All of some digits, in batches of `size`.
+pub fn batches(digits: &[Digit], size: usize, device: &Device) -> Vec<DigitBatch> {
+    (digits.chunks(size))
+        .map(|digits| DigitBatcher.batch(digits.to_vec(), device))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,22 +1,21 @@
 //! Handwritten digits, some of their labels wrong: SGD beside SAM, through Burn's Learner.
 
-mod data;
-mod model;
 mod report;
-mod training;
 
 use std::fs::File;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use burn_sam::SamConfig;
 use clap::Parser;
+use digits::data;
+use digits::model::Mlp;
+use digits::options::{absolute, part, progress_bar, radius};
+use digits::training::Setting;
 use example_common::Backend;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::model::Mlp;
-use crate::training::{Method, Setting};
+use crate::report::{Method, Run};
 
 /// Trains a network on handwritten digits, some of them with a wrong label, with SGD and with SAM,
 /// from the same initial weights and in the same order, and compares the accuracy on clean images.
@@ -51,20 +50,6 @@ struct Options {
     json: Option<PathBuf>,
 }
 
-fn part(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(part) if (0.0..=1.0).contains(&part) => Ok(part),
-        _ => Err("must be a number from 0 to 1".to_string()),
-    }
-}
-
-fn radius(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(rho) if rho.is_finite() && rho >= 0.0 => Ok(rho),
-        _ => Err("must be a finite number of at least 0".to_string()),
-    }
-}
-
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     // Before a minute of training, not after it.
@@ -85,22 +70,34 @@ fn main() -> anyhow::Result<()> {
         .map_err(anyhow::Error::msg)?
         .autodiff();
     let epochs = options.epochs as usize;
-    let bar = progress_bar(options.seeds * Method::ALL.len() as u64 * u64::from(options.epochs));
+    let bar = progress_bar(
+        "epochs",
+        options.seeds * Method::ALL.len() as u64 * u64::from(options.epochs),
+    );
 
     let mut runs = Vec::new();
     for seed in 0..options.seeds {
         device.seed(seed);
+        let model = Mlp::new(&device);
+        let split = data::split(digits.clone(), options.noise, seed);
         let setting = Setting {
             seed,
             epochs,
+            batch_size: 64,
             device: device.clone(),
-            model: Mlp::new(&device),
-            split: data::split(digits.clone(), options.noise, seed),
+            split: &split,
             bar: &bar,
         };
         for method in Method::ALL {
             bar.set_message(format!("{}, seed {seed}", method.name()));
-            let run = setting.run(method, &sam)?;
+            let sam = (method == Method::Sam).then_some(&sam);
+            let trained = setting.train(model.clone(), sam)?;
+            let run = Run {
+                method,
+                seed,
+                test_accuracies: trained.test_accuracies,
+                seconds: trained.seconds,
+            };
             let line = format!(
                 "{} seed {seed}: test accuracy {:.1} % in {:.1} s",
                 method.name(),
@@ -136,16 +133,4 @@ fn main() -> anyhow::Result<()> {
     report::picture(&runs, &title, &options.picture)?;
     println!("picture: {}", absolute(&options.picture));
     Ok(())
-}
-
-fn progress_bar(epochs: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg:14} [{bar:40}] {pos}/{len} epochs, {eta} left")
-        .expect("a valid template")
-        .progress_chars("=> ");
-    ProgressBar::new(epochs).with_style(style)
-}
-
-fn absolute(file: &Path) -> String {
-    let path = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
-    path.display().to_string()
 }

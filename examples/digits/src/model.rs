@@ -1,24 +1,44 @@
+//! Two networks that know nothing of SAM.
+
 use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainOutput, TrainStep};
 
-use crate::data::{CLASSES, DigitBatch, PIXELS};
+use crate::data::{CLASSES, DigitBatch, PIXELS, SIDE};
 
 const HIDDEN: usize = 256;
+const CHANNELS: usize = 16;
 
-/// A perceptron with two hidden layers. It knows nothing of SAM.
+/// A network that classifies digits.
+pub trait Network:
+    LearnerModel
+    + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
+    + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>
+{
+}
+
+impl<M> Network for M where
+    M: LearnerModel
+        + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
+        + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>
+{
+}
+
+/// A perceptron with two hidden layers.
 #[derive(Module, Debug)]
-pub(crate) struct Mlp {
+pub struct Mlp {
     input: Linear,
     hidden: Linear,
     output: Linear,
 }
 
 impl Mlp {
-    pub(crate) fn new(device: &Device) -> Self {
+    /// With random weights.
+    pub fn new(device: &Device) -> Self {
         Self {
             input: LinearConfig::new(PIXELS, HIDDEN).init(device),
             hidden: LinearConfig::new(HIDDEN, HIDDEN).init(device),
@@ -32,31 +52,80 @@ impl Mlp {
         let x = relu(self.hidden.forward(x));
         self.output.forward(x)
     }
+}
 
-    fn classify(&self, batch: DigitBatch) -> ClassificationOutput {
-        let output = self.forward(batch.images);
-        let loss = CrossEntropyLossConfig::new()
-            .init(&output.device())
-            .forward(output.clone(), batch.labels.clone());
-        ClassificationOutput::new(loss, output, batch.labels)
+/// Two convolutions of 3 x 3, each with batch normalization: the first for 8 x 8 places, the second,
+/// with a stride of 2, for 4 x 4.
+#[derive(Module, Debug)]
+pub struct ConvNet {
+    input: Conv2d,
+    input_norm: BatchNorm,
+    hidden: Conv2d,
+    hidden_norm: BatchNorm,
+    output: Linear,
+}
+
+impl ConvNet {
+    /// With random weights.
+    pub fn new(device: &Device) -> Self {
+        let convolution = |channels: [usize; 2]| {
+            Conv2dConfig::new(channels, [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .with_bias(false)
+        };
+        Self {
+            input: convolution([1, CHANNELS]).init(device),
+            input_norm: BatchNormConfig::new(CHANNELS).init(device),
+            hidden: convolution([CHANNELS, 2 * CHANNELS])
+                .with_stride([2, 2])
+                .init(device),
+            hidden_norm: BatchNormConfig::new(2 * CHANNELS).init(device),
+            output: LinearConfig::new(2 * CHANNELS * PIXELS / 4, CLASSES).init(device),
+        }
+    }
+
+    /// Logits, `[batch, CLASSES]`, of images, `[batch, PIXELS]`.
+    fn forward(&self, images: Tensor<2>) -> Tensor<2> {
+        let [batch, _] = images.dims();
+        let x = images.reshape([batch, 1, SIDE, SIDE]);
+        let x = relu(self.input_norm.forward(self.input.forward(x)));
+        let x = relu(self.hidden_norm.forward(self.hidden.forward(x)));
+        self.output.forward(x.flatten(1, 3))
     }
 }
 
-impl TrainStep for Mlp {
-    type Input = DigitBatch;
-    type Output = ClassificationOutput;
+macro_rules! classifies {
+    ($model:ty) => {
+        impl $model {
+            fn classify(&self, batch: DigitBatch) -> ClassificationOutput {
+                let output = self.forward(batch.images);
+                let loss = CrossEntropyLossConfig::new()
+                    .init(&output.device())
+                    .forward(output.clone(), batch.labels.clone());
+                ClassificationOutput::new(loss, output, batch.labels)
+            }
+        }
 
-    fn step(&self, batch: DigitBatch) -> TrainOutput<ClassificationOutput> {
-        let item = self.classify(batch);
-        TrainOutput::new(self, item.loss.backward(), item)
-    }
+        impl TrainStep for $model {
+            type Input = DigitBatch;
+            type Output = ClassificationOutput;
+
+            fn step(&self, batch: DigitBatch) -> TrainOutput<ClassificationOutput> {
+                let item = self.classify(batch);
+                TrainOutput::new(self, item.loss.backward(), item)
+            }
+        }
+
+        impl InferenceStep for $model {
+            type Input = DigitBatch;
+            type Output = ClassificationOutput;
+
+            fn step(&self, batch: DigitBatch) -> ClassificationOutput {
+                self.classify(batch)
+            }
+        }
+    };
 }
 
-impl InferenceStep for Mlp {
-    type Input = DigitBatch;
-    type Output = ClassificationOutput;
-
-    fn step(&self, batch: DigitBatch) -> ClassificationOutput {
-        self.classify(batch)
-    }
-}
+classifies!(Mlp);
+classifies!(ConvNet);

@@ -1,18 +1,39 @@
 use std::path::Path;
 
+use digits::training::mean_and_deviation;
 use plotters::prelude::*;
 
-use crate::training::{Method, Run};
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Method {
+    Sgd,
+    Sam,
+}
 
-/// The mean of some values and their standard deviation (of a sample: over n - 1).
-fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let squares = values
-        .iter()
-        .map(|value| (value - mean).powi(2))
-        .sum::<f64>();
-    (mean, (squares / (n - 1.0).max(1.0)).sqrt())
+impl Method {
+    pub(crate) const ALL: [Self; 2] = [Self::Sgd, Self::Sam];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "SGD",
+            Self::Sam => "SAM",
+        }
+    }
+}
+
+/// One training, from the initial weights to the last epoch.
+pub(crate) struct Run {
+    pub(crate) method: Method,
+    pub(crate) seed: u64,
+    /// After each epoch, from 0 to 1.
+    pub(crate) test_accuracies: Vec<f64>,
+    pub(crate) seconds: f64,
+}
+
+impl Run {
+    pub(crate) fn test_accuracy(&self) -> f64 {
+        *self.test_accuracies.last().expect("at least one epoch")
+    }
 }
 
 fn of_method(runs: &[Run], method: Method) -> impl Iterator<Item = &Run> {

@@ -1,3 +1,5 @@
+//! A training through Burn's Learner.
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,85 +9,80 @@ use burn::data::dataset::InMemDataset;
 use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::tensor::Device;
-use burn::train::TrainStep;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::AccuracyMetric;
-use burn::train::{ClassificationOutput, InferenceStep, Learner, LearnerModel, SupervisedTraining};
-use burn_sam::SamConfig;
+use burn::train::{Learner, SupervisedTraining};
+use burn_sam::{SamConfig, SamModel};
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split};
-use crate::model::Mlp;
+use crate::model::Network;
 
 const LEARNING_RATE: f64 = 0.1;
 const MOMENTUM: f64 = 0.9;
-const BATCH_SIZE: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Method {
-    Sgd,
-    Sam,
+/// What trainings that are to be compared share: the images, the shuffles, the epochs.
+pub struct Setting<'a> {
+    /// Decides the shuffles.
+    pub seed: u64,
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// With autodiff.
+    pub device: Device,
+    /// The images.
+    pub split: &'a Split,
+    /// Moves on by one after each epoch.
+    pub bar: &'a ProgressBar,
 }
 
-impl Method {
-    pub(crate) const ALL: [Self; 2] = [Self::Sgd, Self::Sam];
+/// What comes out of a training.
+pub struct Trained<M> {
+    /// After the last epoch, ready to be trained further.
+    pub model: M,
+    /// After each epoch, from 0 to 1.
+    pub test_accuracies: Vec<f64>,
+    /// The seconds that it took.
+    pub seconds: f64,
+}
 
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Sgd => "SGD",
-            Self::Sam => "SAM",
+impl<M> Trained<M> {
+    /// After the last epoch, from 0 to 1.
+    pub fn test_accuracy(&self) -> f64 {
+        *self.test_accuracies.last().expect("at least one epoch")
+    }
+
+    fn map<N>(self, f: impl FnOnce(M) -> N) -> Trained<N> {
+        Trained {
+            model: f(self.model),
+            test_accuracies: self.test_accuracies,
+            seconds: self.seconds,
         }
     }
 }
 
-/// One training, from the initial weights to the last epoch.
-pub(crate) struct Run {
-    pub(crate) method: Method,
-    pub(crate) seed: u64,
-    /// After each epoch, from 0 to 1.
-    pub(crate) test_accuracies: Vec<f64>,
-    pub(crate) seconds: f64,
-}
-
-impl Run {
-    pub(crate) fn test_accuracy(&self) -> f64 {
-        *self.test_accuracies.last().expect("at least one epoch")
-    }
-}
-
-/// What the runs of one seed share: the initial weights, the images, the shuffles.
-pub(crate) struct Setting<'a> {
-    pub(crate) seed: u64,
-    pub(crate) epochs: usize,
-    pub(crate) device: Device,
-    pub(crate) model: Mlp,
-    pub(crate) split: Split,
-    pub(crate) bar: &'a ProgressBar,
-}
-
 impl Setting<'_> {
-    pub(crate) fn run(&self, method: Method, sam: &SamConfig) -> anyhow::Result<Run> {
-        let start = Instant::now();
-        let test_accuracies = match method {
-            Method::Sgd => self.train(self.model.clone()),
-            Method::Sam => self.train(sam.init(self.model.clone())),
-        }?;
-        Ok(Run {
-            method,
-            seed: self.seed,
-            test_accuracies,
-            seconds: start.elapsed().as_secs_f64(),
-        })
+    /// Trains a network with SGD, a learning rate of 0.1 and a momentum of 0.9, under SAM or without.
+    ///
+    /// # Errors
+    ///
+    /// If the training fails.
+    pub fn train<M: Network>(
+        &self,
+        model: M,
+        sam: Option<&SamConfig>,
+    ) -> anyhow::Result<Trained<M>> {
+        Ok(match sam {
+            None => self.launch(model)?,
+            Some(sam) => self.launch(sam.init(model))?.map(SamModel::into_inner),
+        }
+        .map(M::train))
     }
 
-    fn train<M>(&self, model: M) -> anyhow::Result<Vec<f64>>
-    where
-        M: LearnerModel
-            + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
-            + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>,
-    {
+    fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
+        let start = Instant::now();
         let momentum = MomentumConfig::new()
             .with_momentum(MOMENTUM)
             .with_dampening(0.0);
@@ -112,22 +109,26 @@ impl Setting<'_> {
         if let Some(error) = result.error {
             bail!("the training stopped: {error}");
         }
-        let accuracies: Vec<f64> = (percents.lock().unwrap().iter())
+        let test_accuracies: Vec<f64> = (percents.lock().unwrap().iter())
             .map(|percent| percent / 100.0)
             .collect();
-        if accuracies.len() != self.epochs {
+        if test_accuracies.len() != self.epochs {
             bail!(
                 "{} test accuracies in {} epochs",
-                accuracies.len(),
+                test_accuracies.len(),
                 self.epochs
             );
         }
-        Ok(accuracies)
+        Ok(Trained {
+            model: result.model,
+            test_accuracies,
+            seconds: start.elapsed().as_secs_f64(),
+        })
     }
 
     fn loader(&self, digits: &[Digit], shuffle: Option<u64>) -> Arc<dyn DataLoader<DigitBatch>> {
         let builder = DataLoaderBuilder::new(DigitBatcher)
-            .batch_size(BATCH_SIZE)
+            .batch_size(self.batch_size)
             .set_device(self.device.clone());
         let builder = match shuffle {
             Some(seed) => builder.shuffle(seed),
@@ -135,4 +136,12 @@ impl Setting<'_> {
         };
         builder.build(InMemDataset::new(digits.to_vec()))
     }
+}
+
+/// The mean of some values and their standard deviation (of a sample: over n - 1).
+pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let squares = values.iter().map(|value| (value - mean).powi(2));
+    (mean, (squares.sum::<f64>() / (n - 1.0).max(1.0)).sqrt())
 }

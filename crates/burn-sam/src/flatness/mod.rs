@@ -1,6 +1,7 @@
 //! How flat the loss is around a module's weights.
 
 mod lanczos;
+mod landscape;
 mod vector;
 
 use core::fmt;
@@ -15,6 +16,7 @@ use crate::SamConfig;
 use crate::ascent::climb;
 use crate::statistics::with_own_statistics;
 use lanczos::Lanczos;
+pub use landscape::{Axis, Direction, LossCurve, LossSurface};
 use vector::{Trainable, Vector, are_finite};
 
 /// Measures of how flat the loss is around a module's weights.
@@ -95,7 +97,23 @@ pub enum FlatnessError {
     },
     /// The loss is finite, but its gradient is not.
     Gradient,
-    /// A number of samples, of eigenvalues, that is too small or too large.
+    /// A direction that does not go from a finite number to a larger one.
+    Range {
+        /// From here.
+        from: f64,
+        /// To here.
+        to: f64,
+    },
+    /// A random direction that moves nothing: no trainable parameter has a rank of 2 or more.
+    NoFilters,
+    /// Another module that has no parameter of the same shape under this path.
+    OtherShape {
+        /// The path.
+        path: String,
+    },
+    /// Two directions that span no plane.
+    SameDirection,
+    /// A number of samples, eigenvalues or points that is too small or too large.
     Count {
         /// Of what.
         of: &'static str,
@@ -127,6 +145,22 @@ impl fmt::Display for FlatnessError {
             ),
             Self::Gradient => f.write_str(
                 "the loss is finite, but its gradient is not: there is no direction to look in",
+            ),
+            Self::Range { from, to } => write!(
+                f,
+                "the direction goes from {from} to {to}, but must go from a finite number to a larger \
+                 one"
+            ),
+            Self::NoFilters => f.write_str(
+                "a random direction moves nothing: no trainable parameter has a rank of 2 or more",
+            ),
+            Self::OtherShape { path } => write!(
+                f,
+                "the other module has no parameter {path} of the same shape: there is no line between \
+                 the two"
+            ),
+            Self::SameDirection => f.write_str(
+                "the two directions are the same, and span no plane: give them other seeds",
             ),
             Self::Count {
                 of,

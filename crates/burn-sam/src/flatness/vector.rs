@@ -13,6 +13,7 @@ use rand_distr::StandardNormal;
 use crate::ascent::in_place_of;
 
 /// A part for each trainable parameter: its elements in their order, in f64 or f32.
+#[derive(Clone)]
 pub(super) struct Vector(Vec<Tensor<1>>);
 
 impl Vector {
@@ -175,6 +176,106 @@ impl Trainable {
         Vector(signs.parts)
     }
 
+    /// A random vector whose filters are as long as the module's: nothing if there is no filter.
+    pub(super) fn filters<M: Module>(&self, module: &M, rng: &mut StdRng) -> Option<Vector> {
+        struct Filters<'a> {
+            trainable: &'a Trainable,
+            rng: &'a mut StdRng,
+            container: String,
+            found: bool,
+            parts: Vec<Tensor<1>>,
+        }
+
+        impl ModuleVisitor for Filters<'_> {
+            fn enter_module(&mut self, _name: &str, container_type: &str) {
+                self.container = container_type.to_string();
+            }
+
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if !self.trainable.is_at(self.parts.len(), param.id) {
+                    return;
+                }
+                let weight = param.val().inner();
+                let (len, device, dtype) = flat(&weight);
+                self.parts.push(match filter_dim::<D>(&self.container) {
+                    None => Tensor::zeros([len], (&device, dtype)),
+                    Some(dim) => {
+                        self.found = true;
+                        let mut value = || self.rng.sample::<f64, _>(StandardNormal);
+                        let random = draw(weight.dims(), &mut value, &device, dtype);
+                        let norms = |tensor: Tensor<D>| {
+                            let others = (0..D).filter(|&other| other != dim);
+                            others.fold(tensor.square(), Tensor::sum_dim).sqrt()
+                        };
+                        let factor = norms(weight.cast(dtype)) / norms(random.clone());
+                        (random * factor).reshape([len])
+                    }
+                });
+            }
+        }
+
+        let mut filters = Filters {
+            trainable: self,
+            rng,
+            container: String::new(),
+            found: false,
+            parts: Vec::new(),
+        };
+        module.visit(&mut filters);
+        filters.found.then_some(Vector(filters.parts))
+    }
+
+    /// The vector from the module's weights to the other's, or the path of a parameter that the other
+    /// does not have in the same shape.
+    pub(super) fn towards<M: Module>(&self, module: &M, other: &M) -> Result<Vector, String> {
+        #[derive(Default)]
+        struct Collect {
+            path: Vec<String>,
+            /// In the module's order: paths, ids, shapes, values.
+            found: Vec<(String, ParamId, Vec<usize>, Tensor<1>)>,
+        }
+
+        impl ModuleVisitor for Collect {
+            fn enter_module(&mut self, name: &str, _container_type: &str) {
+                self.path.push(name.to_string());
+            }
+
+            fn exit_module(&mut self, _name: &str, _container_type: &str) {
+                self.path.pop();
+            }
+
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                let weight = param.val().without_autodiff();
+                let (len, _, dtype) = flat(&weight);
+                let dims = weight.dims().to_vec();
+                let values = weight.reshape([len]).cast(dtype);
+                (self.found).push((self.path.join("."), param.id, dims, values));
+            }
+        }
+
+        let [from, to] = [module, other].map(|module| {
+            let mut collect = Collect::default();
+            module.visit(&mut collect);
+            collect.found
+        });
+        let mut to: HashMap<_, _> = (to.into_iter())
+            .map(|(path, _, dims, values)| (path, (dims, values)))
+            .collect();
+        let mut parts = Vec::new();
+        for (path, id, dims, values) in from {
+            if self.is_at(parts.len(), id) {
+                match to.remove(&path) {
+                    Some((other, there)) if other == dims => {
+                        let there = there.to_device(&values.device()).cast(values.dtype());
+                        parts.push(there - values);
+                    }
+                    _ => return Err(path),
+                }
+            }
+        }
+        Ok(Vector(parts))
+    }
+
     /// The gradients as a vector: 0 where there is none.
     pub(super) fn flatten<M: Module>(&self, module: &M, grads: GradientsParams) -> Vector {
         struct Flatten<'a> {
@@ -240,6 +341,17 @@ fn flat<const D: usize>(weight: &Tensor<D>) -> (usize, Device, DType) {
         _ => DType::F32,
     };
     (weight.shape().num_elements(), weight.device(), dtype)
+}
+
+/// The dimension along which a parameter of a container has its filters, if it has any.
+fn filter_dim<const D: usize>(container: &str) -> Option<usize> {
+    let layer = container.strip_prefix("Struct:").unwrap_or(container);
+    match D {
+        0 | 1 => None,
+        _ if layer.starts_with("ConvTranspose") => Some(1),
+        2 if layer != "Embedding" => Some(1),
+        _ => Some(0),
+    }
 }
 
 /// Whether all gradients are finite.

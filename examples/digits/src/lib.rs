@@ -1,0 +1,6 @@
+//! What the programs about digits share: the images, the networks and the training.
+
+pub mod data;
+pub mod model;
+pub mod options;
+pub mod training;
