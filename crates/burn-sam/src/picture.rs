@@ -221,7 +221,7 @@ impl Picture {
             let mut chart = ChartBuilder::on(panel)
                 .caption(name, (FONT, 20))
                 .margin(10)
-                .margin_bottom(55)
+                .margin_bottom(60)
                 .build_cartesian_3d(range(xs), scale.clone(), range(ys))?;
             chart.with_projection(|mut view| {
                 view.pitch = 0.45;
@@ -249,7 +249,7 @@ impl Picture {
             }))?;
             let style = TextStyle::from((FONT, 15).into_font());
             let style = style.pos(Pos::new(HPos::Center, VPos::Center));
-            for (line, edge, axis) in [(40, "left", &surface.x), (18, "right", &surface.y)] {
+            for (line, edge, axis) in [(34, "left", &surface.x), (14, "right", &surface.y)] {
                 let place = (PANEL.0 as i32 / 2, PANEL.1 as i32 - line);
                 let text = format!("{edge} edge: {}", axis.label);
                 panel.draw(&Text::new(text, place, style.clone()))?;
@@ -354,7 +354,13 @@ impl Scale {
             return Err(PictureError::Nothing);
         }
         let logarithmic = lowest > 0.0 && highest > 30.0 * lowest;
-        let ends = match lowest < highest {
+        // Of differences at the end of an f64's digits there is nothing to see.
+        let least = 1e-12
+            * lowest
+                .abs()
+                .max(highest.abs())
+                .max(f64::MIN_POSITIVE.sqrt());
+        let ends = match highest - lowest > least {
             true => lowest..highest,
             false => lowest - 0.5..highest + 0.5,
         };
@@ -372,7 +378,7 @@ impl Scale {
     fn part(&self, loss: f64) -> f64 {
         let Range { start, end } = self.ends;
         match self.logarithmic {
-            true => (loss / start).ln() / (end / start).ln(),
+            true => (loss.ln() - start.ln()) / (end.ln() - start.ln()),
             false => (loss - start) / (end - start),
         }
     }

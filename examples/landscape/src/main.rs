@@ -45,10 +45,10 @@ struct Options {
     #[arg(long, default_value = "1.0", value_parser = distance)]
     extent: f64,
     /// Points along each direction
-    #[arg(long, default_value = "41", value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value = "31", value_parser = clap::value_parser!(u32).range(2..))]
     points: u32,
     /// How to draw it
-    #[arg(long, value_enum, default_value = "contours")]
+    #[arg(long, value_enum, default_value = "surfaces")]
     style: Style,
     /// Where to draw it: an .svg or .png file
     #[arg(long, value_name = "FILE", default_value = "landscape.svg")]

@@ -4,9 +4,11 @@ mod ascent;
 mod config;
 mod flatness;
 mod kernels;
+mod landscape;
 mod learner;
 mod modules;
 mod optimizer;
+mod picture;
 mod reference;
 #[cfg(feature = "wgpu-unfused")]
 mod shaders;

@@ -73,8 +73,8 @@ impl<'a, M> Direction<'a, M> {
             return Err(FlatnessError::Range { from, to });
         }
         check_count("points", self.points, 2, usize::MAX)?;
-        let part = |point: usize| point as f64 / (self.points - 1) as f64;
-        let position = |point| from * (1.0 - part(point)) + to * part(point);
+        let last = (self.points - 1) as f64;
+        let position = |point| (from * (last - point as f64) + to * point as f64) / last;
         Ok(Axis {
             label: match self.kind {
                 Kind::Random(seed) => format!("random direction {seed}, in filter norms"),
@@ -162,14 +162,14 @@ where
     ///
     /// # Errors
     ///
-    /// As for [`curve`](Self::curve), and if both directions are the same.
+    /// As for [`curve`](Self::curve), and if both directions are the same or one leads nowhere.
     pub fn surface(&self, x: &Direction<M>, y: &Direction<M>) -> Result<LossSurface> {
         let axes = [x.axis()?, y.axis()?];
         let directions = [self.direction(x)?, self.direction(y)?];
         let cosine =
             directions[0].dot(&directions[1]) / directions[0].norm() / directions[1].norm();
-        if cosine.abs() > 0.999 {
-            return Err(FlatnessError::SameDirection);
+        if cosine.is_nan() || cosine.abs() > 0.999 {
+            return Err(FlatnessError::NoPlane);
         }
         let [x_axis, y_axis] = axes;
         let [along_x, along_y] = directions;

@@ -111,8 +111,8 @@ pub enum FlatnessError {
         /// The path.
         path: String,
     },
-    /// Two directions that span no plane.
-    SameDirection,
+    /// Two directions that are the same, or one that leads nowhere: they span no plane.
+    NoPlane,
     /// A number of samples, eigenvalues or points that is too small or too large.
     Count {
         /// Of what.
@@ -159,8 +159,8 @@ impl fmt::Display for FlatnessError {
                 "the other module has no parameter {path} of the same shape: there is no line between \
                  the two"
             ),
-            Self::SameDirection => f.write_str(
-                "the two directions are the same, and span no plane: give them other seeds",
+            Self::NoPlane => f.write_str(
+                "the two directions span no plane: give them other seeds, or other models",
             ),
             Self::Count {
                 of,
