@@ -1,5 +1,6 @@
 //! What the programs about digits share: the images, the networks and the training.
 
+pub mod comparison;
 pub mod data;
 pub mod model;
 pub mod options;

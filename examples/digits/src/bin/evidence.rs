@@ -1,0 +1,150 @@
+//! What SAM and ASAM do, and what they do not, on digits: the table of docs/evidence.md.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use burn_sam::SamConfig;
+use clap::Parser;
+use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, Task};
+use digits::data;
+use digits::options::{part, progress_bar};
+use digits::training::mean_and_deviation;
+use example_common::Backend;
+
+/// Trains networks on digits with SGD, SAM and ASAM, and prints a table of the accuracy on clean
+/// images and of how flat the loss on the training images is: means and standard deviations.
+///
+/// SAM and ASAM have the radius that is best of a grid, on three seeds that are used for nothing else.
+#[derive(Parser)]
+struct Options {
+    /// The networks
+    #[arg(long, value_enum, num_args = 1.., default_values = ["mlp", "conv"])]
+    networks: Vec<Architecture>,
+    /// Parts of the training labels that are replaced by random ones, 0 to 1
+    #[arg(long, num_args = 1.., default_values = ["0", "0.2", "0.4", "0.6"], value_parser = part)]
+    noise: Vec<f64>,
+    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Number of passes over the training images
+    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Where to write the figures of each run, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    backend: Backend,
+}
+
+const RADII: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
+const ADAPTIVE_RADII: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+
+#[derive(serde::Serialize)]
+struct Row {
+    network: Architecture,
+    noise: f64,
+    method: &'static str,
+    rho: Option<f64>,
+    outcomes: Vec<Outcome>,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Some(file) = &options.json {
+        std::fs::File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let device = options.backend.device().map_err(anyhow::Error::msg)?;
+    let device = device.autodiff();
+    let digits = data::digits()?;
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let tunings = 3 * (RADII.len() + ADAPTIVE_RADII.len()) as u64;
+    let tables = (options.networks.len() * options.noise.len()) as u64;
+    let bar = progress_bar("trainings", tables * (tunings + 3 * options.seeds));
+
+    let mut rows = Vec::new();
+    for &architecture in &options.networks {
+        for &noise in &options.noise {
+            let name = format!("{architecture:?}, {:.0} % noise", 100.0 * noise);
+            let task = Task {
+                digits: &digits,
+                architecture,
+                noise,
+                epochs: options.epochs as usize,
+                batch_size: 64,
+                device: &device,
+            };
+            let sam = |rho| SamConfig::new().with_rho(rho);
+            let asam = |rho| sam(rho).with_adaptive(true);
+            bar.set_message(format!("{name}: radii"));
+            let rho = task.tune(&RADII, sam, workers, &bar)?;
+            let adaptive_rho = task.tune(&ADAPTIVE_RADII, asam, workers, &bar)?;
+            let methods = [
+                ("SGD", None),
+                ("SAM", Some((rho, sam(rho)))),
+                ("ASAM", Some((adaptive_rho, asam(adaptive_rho)))),
+            ];
+            bar.set_message(name);
+            for (method, sam) in methods {
+                let jobs: Vec<Job> = (0..options.seeds)
+                    .map(|seed| Job {
+                        seed,
+                        sam: sam.as_ref().map(|(_, sam)| sam.clone()),
+                    })
+                    .collect();
+                rows.push(Row {
+                    network: architecture,
+                    noise,
+                    method,
+                    rho: sam.map(|(rho, _)| rho),
+                    outcomes: task.run(&jobs, workers, true, &bar)?,
+                });
+                bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1])));
+            }
+        }
+    }
+    bar.finish_and_clear();
+
+    println!(
+        "{} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
+        options.epochs, options.seeds
+    );
+    println!(
+        "| network | noisy labels | method | rho | test accuracy, % | sharpness | largest eigenvalue |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for row in &rows {
+        println!("{}", line(row));
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&rows)?)?;
+    }
+    Ok(())
+}
+
+fn line(row: &Row) -> String {
+    let of = |value: fn(&Outcome) -> f64, digits: usize| {
+        let values: Vec<f64> = row.outcomes.iter().map(value).collect();
+        let (mean, deviation) = mean_and_deviation(&values);
+        format!("{mean:.digits$} ± {deviation:.digits$}")
+    };
+    let network = match row.network {
+        Architecture::Mlp => "perceptron",
+        Architecture::Conv => "convolutional",
+    };
+    format!(
+        "| {network} | {:.0} % | {} | {} | {} | {} | {} |",
+        100.0 * row.noise,
+        row.method,
+        row.rho.map_or(String::new(), |rho| rho.to_string()),
+        of(|outcome| 100.0 * outcome.test_accuracy, 1),
+        of(
+            |outcome| outcome.flatness.map_or(f64::NAN, |f| f.sharpness),
+            3
+        ),
+        of(
+            |outcome| outcome.flatness.map_or(f64::NAN, |f| f.largest_eigenvalue),
+            2
+        ),
+    )
+}

@@ -1,0 +1,190 @@
+//! Methods side by side, over several seeds, each with the radius that suits it.
+
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::Context;
+use burn::tensor::Device;
+use burn::train::InferenceStep;
+use burn_sam::{Flatness, SamConfig};
+use indicatif::ProgressBar;
+
+use crate::data::{Digit, DigitBatch, batches, split};
+use crate::model::{ConvNet, Mlp, Network};
+use crate::training::Setting;
+
+/// The radius at which all methods' sharpness is measured.
+pub const SHARPNESS_RHO: f64 = 0.5;
+
+/// Which network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Architecture {
+    /// [`Mlp`]
+    Mlp,
+    /// [`ConvNet`]
+    Conv,
+}
+
+/// What all trainings of a comparison share.
+pub struct Task<'a> {
+    /// The images.
+    pub digits: &'a [Digit],
+    /// Which network.
+    pub architecture: Architecture,
+    /// Part of the training labels that are replaced by random ones.
+    pub noise: f64,
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// With autodiff.
+    pub device: &'a Device,
+}
+
+/// One training: a seed, and SAM or not.
+#[derive(Clone)]
+pub struct Job {
+    /// Decides the initial weights, the images, the wrong labels and the shuffles.
+    pub seed: u64,
+    /// The method: SGD if it is none.
+    pub sam: Option<SamConfig>,
+}
+
+/// What came out of a training.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Outcome {
+    /// After the last epoch, on clean images, from 0 to 1.
+    pub test_accuracy: f64,
+    /// The seconds that the training took.
+    pub seconds: f64,
+    /// Of the loss on the training images after the last epoch.
+    pub flatness: Option<Measures>,
+}
+
+/// How flat the loss is.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Measures {
+    /// At [`SHARPNESS_RHO`].
+    pub sharpness: f64,
+    /// Of the Hessian.
+    pub largest_eigenvalue: f64,
+}
+
+/// Seeds for choosing radii: none of those that are reported.
+const TUNING_SEEDS: core::ops::Range<u64> = 1000..1003;
+
+impl Task<'_> {
+    /// Runs all jobs, `workers` at a time, and returns their outcomes in order. With `measure`, it
+    /// measures flatness.
+    ///
+    /// # Errors
+    ///
+    /// If a training or a measure fails.
+    pub fn run(
+        &self,
+        jobs: &[Job],
+        workers: usize,
+        measure: bool,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Vec<Outcome>> {
+        let work = |worker: usize| {
+            let jobs = jobs.iter().skip(worker).step_by(workers);
+            jobs.map(|job| self.one(job, measure, bar)).collect()
+        };
+        let done: Vec<Vec<_>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..workers)
+                .map(|worker| scope.spawn(move || work(worker)))
+                .collect();
+            let joined = threads.into_iter().map(|thread| thread.join());
+            joined
+                .map(|done| done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect::<anyhow::Result<_>>()
+        })?;
+        Ok((0..jobs.len())
+            .map(|job| done[job % workers][job / workers])
+            .collect())
+    }
+
+    /// The radius of `radii` with the best mean accuracy over three seeds that are for this alone.
+    ///
+    /// # Errors
+    ///
+    /// If a training fails.
+    pub fn tune(
+        &self,
+        radii: &[f64],
+        sam: impl Fn(f64) -> SamConfig,
+        workers: usize,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<f64> {
+        let jobs: Vec<Job> = (radii.iter())
+            .flat_map(|rho| {
+                let sam = Some(sam(*rho));
+                TUNING_SEEDS.map(move |seed| Job {
+                    seed,
+                    sam: sam.clone(),
+                })
+            })
+            .collect();
+        let outcomes = self.run(&jobs, workers, false, bar)?;
+        let of_radius = outcomes.chunks(TUNING_SEEDS.count());
+        let sums = of_radius.map(|chunk| chunk.iter().map(|o| o.test_accuracy).sum::<f64>());
+        let best =
+            (radii.iter().zip(sums)).reduce(|best, next| if next.1 > best.1 { next } else { best });
+        Ok(*best.context("no radius to choose from")?.0)
+    }
+
+    fn one(&self, job: &Job, measure: bool, bar: &ProgressBar) -> anyhow::Result<Outcome> {
+        let outcome = match self.architecture {
+            Architecture::Mlp => self.train(Mlp::new, job, measure),
+            Architecture::Conv => self.train(ConvNet::new, job, measure),
+        };
+        bar.inc(1);
+        outcome
+    }
+
+    fn train<M: Network>(
+        &self,
+        new: fn(&Device) -> M,
+        job: &Job,
+        measure: bool,
+    ) -> anyhow::Result<Outcome> {
+        /// The generator of random weights is the device's, and so there is one for all threads.
+        static GENERATOR: Mutex<()> = Mutex::new(());
+
+        let split = split(self.digits.to_vec(), self.noise, job.seed);
+        let model = {
+            let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+            self.device.seed(job.seed);
+            new(self.device).materialize()
+        };
+        let setting = Setting {
+            seed: job.seed,
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            device: self.device.clone(),
+            split: &split,
+            bar: &ProgressBar::hidden(),
+        };
+        let trained = setting.train(model, job.sam.as_ref())?;
+        let flatness = match measure {
+            true => Some(self.measure(&trained.model, &split.train)?),
+            false => None,
+        };
+        Ok(Outcome {
+            test_accuracy: trained.test_accuracy(),
+            seconds: trained.seconds,
+            flatness,
+        })
+    }
+
+    fn measure<M: Network>(&self, model: &M, digits: &[Digit]) -> anyhow::Result<Measures> {
+        let batches = batches(digits, 250, self.device);
+        let loss = |model: &M, batch: &DigitBatch| InferenceStep::step(model, batch.clone()).loss;
+        let flatness = Flatness::new(model, &batches, loss)?;
+        Ok(Measures {
+            sharpness: flatness.sharpness(&SamConfig::new().with_rho(SHARPNESS_RHO))?,
+            largest_eigenvalue: flatness.eigenvalues(1, 0)?[0].value,
+        })
+    }
+}
