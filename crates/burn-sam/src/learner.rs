@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{
     Devices, Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, QLora, Quantizer,
@@ -8,10 +10,10 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
-use crate::SamConfig;
 use crate::ascent::climb;
 use crate::metric::{Observer, SharpnessMetric};
 use crate::statistics::with_own_statistics;
+use crate::{AscentPart, SamConfig};
 
 impl SamConfig {
     /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change, with
@@ -36,10 +38,63 @@ impl SamConfig {
     ///
     /// The training's result is a [`SamModel`]; [`into_inner`](SamModel::into_inner) gives the model
     /// back.
+    ///
+    /// # Panics
+    ///
+    /// If the [ascent fraction](Self::with_ascent_fraction) is not 1: then it takes
+    /// [`init_on_part`](Self::init_on_part).
     pub fn init<M: TrainStep + Module>(&self, model: M) -> SamModel<M> {
+        assert!(
+            self.ascent_part().is_whole(),
+            "the ascent_fraction is below 1, but SamConfig::init does not know how to take part of a \
+             batch: tell it with SamConfig::init_on_part"
+        );
         SamModel {
             sam: self.clone(),
             model,
+            part: None,
+            observer: None,
+        }
+    }
+
+    /// Wraps a model as [`init`](Self::init) does, for a configuration with an
+    /// [ascent fraction](Self::with_ascent_fraction): `take` makes the part of a batch that the ascent
+    /// uses, out of the parts of its tensors.
+    ///
+    /// ```
+    /// use burn::tensor::{Int, Tensor};
+    /// # use burn::train::{LearnerModel, TrainStep};
+    /// use burn_sam::SamConfig;
+    ///
+    /// #[derive(Clone)]
+    /// struct Batch {
+    ///     images: Tensor<4>,
+    ///     labels: Tensor<1, Int>,
+    /// }
+    ///
+    /// # fn wrap<M: LearnerModel + TrainStep<Input = Batch>>(model: M) {
+    /// let sam = SamConfig::new().with_ascent_fraction(0.125);
+    /// let model = sam.init_on_part(model, |batch: &Batch, part| Batch {
+    ///     images: part.of(&batch.images),
+    ///     labels: part.of(&batch.labels),
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// With a fraction of 1, `take` is not called and all is as with `init`.
+    pub fn init_on_part<M, F>(&self, model: M, take: F) -> SamModel<M>
+    where
+        M: TrainStep + Module,
+        F: Fn(&M::Input, AscentPart) -> M::Input + Send + Sync + 'static,
+    {
+        let part = self.ascent_part();
+        SamModel {
+            sam: self.clone(),
+            model,
+            part: match part.is_whole() {
+                true => None,
+                false => Some(Arc::new(move |batch| take(batch, part))),
+            },
             observer: None,
         }
     }
@@ -56,6 +111,10 @@ impl SamConfig {
 ///
 /// The input of the training step is cloned for the second pass, hence `Clone`.
 ///
+/// With an [ascent fraction](SamConfig::with_ascent_fraction) below 1 the second pass is the one that
+/// sees the whole batch: the metrics see its output, which is that of the climbed weights, and it
+/// updates running statistics.
+///
 /// * With gradient accumulation, each micro-batch climbs on its own.
 /// * With several devices, each climbs on its own share of the batch, which is the paper's
 ///   m-sharpness.
@@ -63,8 +122,12 @@ impl SamConfig {
 pub struct SamModel<M: TrainStep> {
     sam: SamConfig,
     model: M,
+    part: Option<Part<M::Input>>,
     observer: Option<Observer<M::Output>>,
 }
+
+/// Makes part of a batch.
+type Part<Input> = Arc<dyn Fn(&Input) -> Input + Send + Sync>;
 
 impl<M: TrainStep> SamModel<M> {
     /// The model.
@@ -116,6 +179,7 @@ impl<M: TrainStep + Clone> Clone for SamModel<M> {
         Self {
             sam: self.sam.clone(),
             model: self.model.clone(),
+            part: self.part.clone(),
             observer: self.observer.clone(),
         }
     }
@@ -142,15 +206,22 @@ where
         // Made before the first pass: the statistics of several workers are averaged once all of them
         // have passed, which a copy taken in between would disturb.
         let own_statistics = with_own_statistics(&self.model);
-        let first = self.model.clone().map(&mut Local).step(item.clone());
-        let climbed = climb(&self.sam, own_statistics, first.grads);
-        let second = climbed.step(item);
+        let shared_statistics = self.model.clone();
+        let (at_w, to_climb, part) = match &self.part {
+            None => (shared_statistics, own_statistics, item.clone()),
+            Some(part) => (own_statistics, shared_statistics, part(&item)),
+        };
+        let first = at_w.map(&mut Local).step(part);
+        let second = climb(&self.sam, to_climb, first.grads).step(item);
         if let Some(observer) = &self.observer {
             observer(&first.item, &second.item);
         }
         TrainOutput {
             grads: second.grads,
-            item: first.item,
+            item: match self.part {
+                None => first.item,
+                Some(_) => second.item,
+            },
         }
     }
 
@@ -245,6 +316,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
         Self {
             sam: self.sam.clone(),
             model: self.model.valid(),
+            part: self.part.clone(),
             observer: self.observer.clone(),
         }
     }

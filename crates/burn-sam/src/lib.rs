@@ -33,7 +33,7 @@
 //! | a parameter has no gradient in the second pass | the base optimizer leaves it at w |
 //! | all gradients are zero | nothing is perturbed |
 //! | the norm is not finite | nothing is perturbed; what the base optimizer then gets is the second pass's gradients, as they are |
-//! | batch normalization | its running statistics are updated once a step, by the first pass |
+//! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1 |
 //! | dropout | each pass draws its own masks |
 
 mod ascent;
@@ -44,6 +44,7 @@ mod learner;
 #[cfg(feature = "train")]
 mod metric;
 mod optimizer;
+mod part;
 #[cfg(feature = "plot")]
 mod picture;
 mod statistics;
@@ -57,5 +58,6 @@ pub use learner::SamModel;
 #[cfg(feature = "train")]
 pub use metric::SharpnessMetric;
 pub use optimizer::SamOptimizer;
+pub use part::AscentPart;
 #[cfg(feature = "plot")]
 pub use picture::{Picture, PictureError};

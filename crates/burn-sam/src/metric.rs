@@ -19,6 +19,8 @@ use burn::train::metric::{
 /// `metric_train_numeric`. In validation it is not available, and says so. With several devices or
 /// gradient accumulation there is a value for each device's share of the batch or each micro-batch.
 /// Dropout draws other masks in the second pass than in the first, and the difference has that too.
+/// With an [ascent fraction](crate::SamConfig::with_ascent_fraction) below 1, the first loss is that of
+/// the part and the second that of the whole batch: only the mean over many steps tells something.
 ///
 /// For the sharpness on other data than a step's batch, at another rho or at the end of training,
 /// see [`Flatness`](crate::Flatness).

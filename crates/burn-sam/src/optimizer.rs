@@ -110,7 +110,9 @@ impl<O: Optimizer> SamOptimizer<O> {
     ///
     /// # Panics
     ///
-    /// If the first pass returns gradients, but none of a parameter of `module`.
+    /// If the first pass returns gradients, but none of a parameter of `module`, or if the
+    /// configuration's [ascent fraction](SamConfig::with_ascent_fraction) is not 1: `pass` takes the
+    /// whole batch both times.
     ///
     /// # Example
     ///
@@ -142,6 +144,12 @@ impl<O: Optimizer> SamOptimizer<O> {
         M: Module,
         F: FnMut(&M) -> (T, GradientsParams),
     {
+        assert!(
+            self.sam.ascent_part().is_whole(),
+            "SamOptimizer::optimize takes both gradients on the whole batch, but the configuration's \
+             ascent_fraction is below 1: call SamOptimizer::first_step with gradients taken on \
+             SamConfig::ascent_part of the batch, then step with those of the whole batch"
+        );
         let (first, grads) = pass(&module);
         let climbed = self.first_step(&module, grads);
         let (_, grads) = pass(&climbed);

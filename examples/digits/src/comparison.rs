@@ -1,16 +1,17 @@
 //! Methods side by side, over several seeds, each with the radius that suits it.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use burn::train::InferenceStep;
+use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
 use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, batches, split};
 use crate::model::{ConvNet, Mlp, Network};
-use crate::training::Setting;
+use crate::training::{LEARNING_RATE, Setting, climbing, sgd};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -134,6 +135,49 @@ impl Task<'_> {
         Ok(*best.context("no radius to choose from")?.0)
     }
 
+    /// The median seconds of a training step with each method, of steps that the methods take in turn:
+    /// both passes, the climb and the update.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer images than make a batch.
+    pub fn step_seconds(&self, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
+        match self.architecture {
+            Architecture::Mlp => self.time(&Mlp::new(self.device), methods),
+            Architecture::Conv => self.time(&ConvNet::new(self.device), methods),
+        }
+    }
+
+    fn time<M: Network>(
+        &self,
+        model: &M,
+        methods: &[Option<SamConfig>],
+    ) -> anyhow::Result<Vec<f64>> {
+        const ROUNDS: usize = 200;
+        let digits = self.digits.get(..self.batch_size);
+        let digits = digits.context("there are fewer images than make a batch")?;
+        let batch = &batches(digits, self.batch_size, self.device)[0];
+        let mut steps: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
+        for method in methods {
+            let model = model.clone();
+            steps.push(match method {
+                None => timed_step(model, batch),
+                Some(sam) => timed_step(climbing(sam, model), batch),
+            });
+        }
+        let mut seconds = vec![Vec::with_capacity(ROUNDS); methods.len()];
+        for _ in 0..ROUNDS {
+            for (seconds, step) in seconds.iter_mut().zip(&mut steps) {
+                seconds.push(step());
+            }
+        }
+        let median = |mut seconds: Vec<f64>| {
+            seconds.sort_by(f64::total_cmp);
+            seconds[seconds.len() / 2]
+        };
+        Ok(seconds.into_iter().map(median).collect())
+    }
+
     fn one(&self, job: &Job, measure: bool, bar: &ProgressBar) -> anyhow::Result<Outcome> {
         let outcome = match self.architecture {
             Architecture::Mlp => self.train(Mlp::new, job, measure),
@@ -187,4 +231,20 @@ impl Task<'_> {
             largest_eigenvalue: flatness.eigenvalues(1, 0)?[0].value,
         })
     }
+}
+
+/// A step of training whose seconds are counted, again and again.
+fn timed_step<M: Network>(model: M, batch: &DigitBatch) -> Box<dyn FnMut() -> f64> {
+    let (mut model, batch) = (Some(model), batch.clone());
+    let mut optim = sgd();
+    Box::new(move || {
+        let device = batch.images.device();
+        device.sync().expect("the device works");
+        let start = Instant::now();
+        let now = model.take().expect("it is put back");
+        let output = TrainStep::step(&now, batch.clone());
+        model = Some(now.optimize(&mut optim, LEARNING_RATE.into(), output.grads));
+        device.sync().expect("the device works");
+        start.elapsed().as_secs_f64()
+    })
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use anyhow::bail;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
-use burn::optim::SgdConfig;
 use burn::optim::momentum::MomentumConfig;
+use burn::optim::{ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::AccuracyMetric;
@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split};
 use crate::model::Network;
 
-const LEARNING_RATE: f64 = 0.1;
+pub(crate) const LEARNING_RATE: f64 = 0.1;
 const MOMENTUM: f64 = 0.9;
 
 /// What trainings that are to be compared share: the images, the shuffles, the epochs.
@@ -76,22 +76,14 @@ impl Setting<'_> {
     ) -> anyhow::Result<Trained<M>> {
         Ok(match sam {
             None => self.launch(model)?,
-            Some(sam) => self.launch(sam.init(model))?.map(SamModel::into_inner),
+            Some(sam) => self.launch(climbing(sam, model))?.map(SamModel::into_inner),
         }
         .map(M::train))
     }
 
     fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
         let start = Instant::now();
-        let momentum = MomentumConfig::new()
-            .with_momentum(MOMENTUM)
-            .with_dampening(0.0);
-        let learner = Learner::new(
-            model,
-            SgdConfig::new().with_momentum(Some(momentum)).init(),
-            LEARNING_RATE,
-        );
-
+        let learner = Learner::new(model, sgd(), LEARNING_RATE);
         let (renderer, percents) = ProgressRenderer::new(self.bar.clone(), "Accuracy");
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
@@ -136,6 +128,21 @@ impl Setting<'_> {
         };
         builder.build(InMemDataset::new(digits.to_vec()))
     }
+}
+
+/// A network under SAM.
+pub(crate) fn climbing<M: Network>(sam: &SamConfig, model: M) -> SamModel<M> {
+    sam.init_on_part(model, |batch: &DigitBatch, part| DigitBatch {
+        images: part.of(&batch.images),
+        labels: part.of(&batch.labels),
+    })
+}
+
+pub(crate) fn sgd() -> ModuleOptimizer {
+    let momentum = MomentumConfig::new()
+        .with_momentum(MOMENTUM)
+        .with_dampening(0.0);
+    SgdConfig::new().with_momentum(Some(momentum)).init()
 }
 
 /// The mean of some values and their standard deviation (of a sample: over n - 1).

@@ -113,7 +113,7 @@ fn a_random_direction_has_filters_as_long_as_the_models() {
             // Only this filter counts.
             let loss = |now: &Layers, _: &()| {
                 let all = Tensor::cat(now.filters(&model), 0);
-                all.slice([filter..filter + 1])
+                all.narrow(0, filter, 1)
             };
             let flatness = Flatness::new(&model, &[()], loss).unwrap();
             let along = Direction::random(7).with_range(0.0, 2.0).with_points(3);

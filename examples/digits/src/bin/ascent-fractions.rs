@@ -1,0 +1,159 @@
+//! What it costs and what it keeps to climb on part of the batch: the tables of docs/evidence.md.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use burn_sam::SamConfig;
+use clap::Parser;
+use digits::comparison::{Architecture, Job, Outcome, Task};
+use digits::data;
+use digits::options::{part, progress_bar};
+use digits::training::mean_and_deviation;
+use example_common::Backend;
+
+/// Trains a network on digits with SGD, with SAM, and with SAM that climbs on a half, a quarter, an
+/// eighth and a sixteenth of the batch, and prints the accuracy on clean images, the time of a step
+/// over SGD's beside the passes, and the part of SAM's gain that is kept.
+///
+/// Each fraction has the radius that is best of one grid, on three seeds that are used for nothing
+/// else. A step's time is a median over steps that the methods take in turn, before the trainings.
+#[derive(Parser)]
+struct Options {
+    /// The network
+    #[arg(long, value_enum, default_value = "mlp")]
+    network: Architecture,
+    /// Part of the training labels that are replaced by random ones, 0 to 1
+    #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
+    noise: f64,
+    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Number of passes over the training images
+    #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Images a step
+    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Where to write the figures of each run, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    backend: Backend,
+}
+
+const RADII: [f64; 6] = [0.1, 0.2, 0.5, 0.7, 1.0, 1.4];
+const FRACTIONS: [(&str, f64); 5] = [
+    ("the whole batch (SAM)", 1.0),
+    ("a half", 0.5),
+    ("a quarter", 0.25),
+    ("an eighth", 0.125),
+    ("a sixteenth", 0.0625),
+];
+
+#[derive(serde::Serialize)]
+struct Row {
+    climbs_on: &'static str,
+    rho: Option<f64>,
+    passes: f64,
+    step_seconds: f64,
+    outcomes: Vec<Outcome>,
+}
+
+impl Row {
+    fn accuracy(&self) -> (f64, f64) {
+        let accuracies = self.outcomes.iter().map(|o| 100.0 * o.test_accuracy);
+        mean_and_deviation(&accuracies.collect::<Vec<_>>())
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    if let Some(file) = &options.json {
+        std::fs::File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    let device = options.backend.device().map_err(anyhow::Error::msg)?;
+    let device = device.autodiff();
+    let digits = data::digits()?;
+    let task = Task {
+        digits: &digits,
+        architecture: options.network,
+        noise: options.noise,
+        epochs: options.epochs as usize,
+        batch_size: options.batch_size as usize,
+        device: &device,
+    };
+    let sam = |fraction: f64| {
+        move |rho| {
+            SamConfig::new()
+                .with_rho(rho)
+                .with_ascent_fraction(fraction)
+        }
+    };
+
+    let timed: Vec<_> = std::iter::once(None)
+        .chain(FRACTIONS.map(|(_, fraction)| Some(sam(fraction)(RADII[0]))))
+        .collect();
+    let step_seconds = task.step_seconds(&timed)?;
+
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let tunings = 3 * (RADII.len() * FRACTIONS.len()) as u64;
+    let trainings = options.seeds * (1 + FRACTIONS.len() as u64);
+    let bar = progress_bar("trainings", tunings + trainings);
+    let train = |sam: Option<SamConfig>| {
+        let jobs: Vec<Job> = (0..options.seeds)
+            .map(|seed| Job {
+                seed,
+                sam: sam.clone(),
+            })
+            .collect();
+        task.run(&jobs, workers, false, &bar)
+    };
+    bar.set_message("SGD");
+    let mut rows = vec![Row {
+        climbs_on: "nothing (SGD)",
+        rho: None,
+        passes: 1.0,
+        step_seconds: step_seconds[0],
+        outcomes: train(None)?,
+    }];
+    for ((climbs_on, fraction), step_seconds) in FRACTIONS.into_iter().zip(&step_seconds[1..]) {
+        bar.set_message(climbs_on);
+        let rho = task.tune(&RADII, sam(fraction), workers, &bar)?;
+        rows.push(Row {
+            climbs_on,
+            rho: Some(rho),
+            passes: 1.0 + fraction,
+            step_seconds: *step_seconds,
+            outcomes: train(Some(sam(fraction)(rho)))?,
+        });
+    }
+    bar.finish_and_clear();
+
+    println!(
+        "{:?}, {:.0} % noisy labels, batches of {}, {} epochs, {} seeds\n",
+        options.network,
+        100.0 * options.noise,
+        options.batch_size,
+        options.epochs,
+        options.seeds
+    );
+    println!("| ascent on | rho | test accuracy, % | passes | time of a step | part of the gain |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    let [sgd, whole] = [rows[0].accuracy().0, rows[1].accuracy().0];
+    for row in &rows {
+        let (mean, deviation) = row.accuracy();
+        println!(
+            "| {} | {} | {mean:.1} ± {deviation:.1} | {} | {:.2} | {:.2} |",
+            row.climbs_on,
+            row.rho.map_or(String::new(), |rho| rho.to_string()),
+            row.passes,
+            row.step_seconds / rows[0].step_seconds,
+            (mean - sgd) / (whole - sgd),
+        );
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&rows)?)?;
+    }
+    Ok(())
+}
