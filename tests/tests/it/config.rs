@@ -1,7 +1,8 @@
 use burn::config::Config;
 use burn::module::ParamGroup;
+use burn::tensor::Tensor;
 use burn_sam::SamConfig;
-use burn_sam_tests::panic_message;
+use burn_sam_tests::{devices, panic_message, read};
 use serde_json::{Value, json};
 
 #[derive(Config, Debug)]
@@ -19,7 +20,14 @@ fn file(config: &Value) -> Result<SamConfig, String> {
 fn the_defaults_are_the_papers() {
     assert_eq!(
         serde_json::to_value(SamConfig::new()).unwrap(),
-        json!({"rho": 0.05, "adaptive": false, "eta": 0.0, "eps": 1e-12, "groups": []})
+        json!({
+            "rho": 0.05,
+            "adaptive": false,
+            "eta": 0.0,
+            "eps": 1e-12,
+            "ascent_fraction": 1.0,
+            "groups": []
+        })
     );
 }
 
@@ -30,6 +38,7 @@ fn it_survives_save_and_load_inside_another_config() {
         .with_adaptive(true)
         .with_eta(0.01)
         .with_eps(1e-9)
+        .with_ascent_fraction(0.125)
         .with_group(ParamGroup::from_predicate("bias"), 0.0)
         .with_group(ParamGroup::from_regex(r"^layers\.\d+").unwrap(), 0.2);
     let directory = tempfile::tempdir().unwrap();
@@ -90,6 +99,14 @@ fn wrong_values_from_a_file_are_refused_by_name_and_value() {
         (json!({"eps": -2.0}), "SamConfig: eps is -2,"),
         // JSON has no NaN: Burn writes null.
         (json!({"rho": null}), "SamConfig: rho is NaN,"),
+        (
+            json!({"ascent_fraction": 0}),
+            "SamConfig: ascent_fraction is 0, but must be a number above 0 and up to 1",
+        ),
+        (
+            json!({"ascent_fraction": null}),
+            "SamConfig: ascent_fraction is NaN,",
+        ),
         (json!({"eps": null}), "SamConfig: eps is NaN,"),
         (
             json!({"groups": [{"group": group, "rho": 0.1}, {"group": group, "rho": -3}]}),
@@ -103,4 +120,50 @@ fn wrong_values_from_a_file_are_refused_by_name_and_value() {
     let nested = json!({"batch_size": 1, "sam": {"rho": -7}}).to_string();
     let message = TrainingConfig::load_binary(nested.as_bytes()).unwrap_err();
     assert!(message.to_string().contains("SamConfig: rho is -7,"));
+}
+
+#[test]
+fn a_fraction_that_is_none_is_refused() {
+    for (value, shown) in [
+        (0.0, "0"),
+        (-0.5, "-0.5"),
+        (1.0 + 1e-9, "1.000000001"),
+        (f64::NAN, "NaN"),
+        (f64::INFINITY, "inf"),
+    ] {
+        let message = panic_message(|| SamConfig::new().with_ascent_fraction(value));
+        let expected = format!("SamConfig: ascent_fraction is {shown}, but must be");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
+fn a_part_has_one_sample_at_least_and_the_first_ones() {
+    let part = |fraction| {
+        SamConfig::new()
+            .with_ascent_fraction(fraction)
+            .ascent_part()
+    };
+    for (fraction, batch, samples) in [
+        (1.0, 64, 64),
+        (0.5, 5, 3),
+        (0.125, 64, 8),
+        (0.125, 63, 8),
+        (0.0625, 7, 1),
+        (1e-9, 1, 1),
+        (0.5, 0, 0),
+    ] {
+        assert_eq!(
+            part(fraction).samples(batch),
+            samples,
+            "{fraction} of {batch}"
+        );
+    }
+    for device in devices() {
+        let batch = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], &device);
+        assert_eq!(read(part(0.5).of(&batch)), [1.0, 2.0, 3.0, 4.0]);
+        let labels = Tensor::<1, burn::tensor::Int>::from_ints([7, 8, 9], &device);
+        let first: Vec<i32> = part(0.1).of(&labels).into_data().iter().collect();
+        assert_eq!(first, [7]);
+    }
 }

@@ -21,10 +21,10 @@ use burn::train::{
     MetricEarlyStoppingStrategy, MultiDeviceOptim, RegressionOutput, StoppingCondition,
     SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
 };
-use burn_sam::{Flatness, SamConfig, SamModel};
+use burn_sam::{AscentPart, Flatness, SamConfig, SamModel};
 use burn_sam_tests::{
-    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_values,
-    values,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read,
+    same_values, values,
 };
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
@@ -146,6 +146,88 @@ fn metrics_see_the_first_pass() {
         assert_eq!(read(item.loss), read(model.loss(&points)));
         assert_eq!(read(item.output), read(model.predict(&points).output));
     }
+}
+
+fn part_of(points: &Points, part: AscentPart) -> Points {
+    Points {
+        x: part.of(&points.x),
+        y: part.of(&points.y),
+    }
+}
+
+#[test]
+fn a_part_of_the_batch_is_enough_for_the_ascent() {
+    for device in devices() {
+        let device = device.autodiff();
+        let (model, points) = (NormMlp::new(1, &device), Points::new(0, &device));
+        let config = sam().with_ascent_fraction(0.25);
+
+        let plain = NormMlp::new(1, &device);
+        let optimizer = config.optimizer(SgdConfig::new().build());
+        let part = part_of(&points, config.ascent_part());
+        assert_eq!(part.x.dims()[0], 2);
+        let climbed = optimizer.first_step(&plain, plain.gradients(&part));
+        let expected_item = climbed.predict(&points);
+        let optim = || SgdConfig::new().init();
+        let expected = optim().step(LR, plain, climbed.gradients(&points));
+
+        let step = TrainStep::step(&config.init_on_part(model.clone(), part_of), points.clone());
+        // The metrics see the second pass, and so do the running statistics, of the whole batch: those
+        // of the inputs do not depend on the weights.
+        assert_eq!(read(step.item.loss), read(expected_item.loss));
+        let whole = NormMlp::new(1, &device);
+        whole.predict(&points);
+        let of_inputs = |model: &NormMlp| model.statistics()[..2 * FEATURES].to_vec();
+        assert_eq!(of_inputs(&model), of_inputs(&whole));
+        let trained = optim().step(LR, model, step.grads);
+        let difference = |a: &NormMlp, b: &NormMlp| {
+            let (a, b) = (read(a.hidden.weight.val()), read(b.hidden.weight.val()));
+            let pairs = a.into_iter().zip(b);
+            pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        assert!(difference(&trained, &expected) < 1e-6, "{device:?}");
+        let step = TrainStep::step(&sam().init(NormMlp::new(1, &device)), points);
+        let with_whole = optim().step(LR, NormMlp::new(1, &device), step.grads);
+        assert!(difference(&trained, &with_whole) > 1e-4);
+    }
+}
+
+#[test]
+fn the_whole_batch_is_no_part() {
+    for device in devices() {
+        let device = device.autodiff();
+        let steps = |wrapped: SamModel<NormMlp>| {
+            let learner = Learner::new(wrapped, sgd(), LR);
+            let directory = temporary();
+            train(learner, (BATCHES, &device), directory.path(), |training| {
+                training.num_epochs(2)
+            })
+        };
+        let never = |_: &Points, _: AscentPart| -> Points { panic!("the batch is whole") };
+        let (plain, losses) = steps(sam().init(NormMlp::new(1, &device)));
+        let config = sam().with_ascent_fraction(1.0);
+        let (whole, losses_of_whole) = steps(config.init_on_part(NormMlp::new(1, &device), never));
+        assert!(same_values(&whole.model, &plain.model), "{device:?}");
+        assert_eq!(losses, losses_of_whole);
+    }
+}
+
+#[test]
+fn a_fraction_without_a_way_to_take_it_is_refused() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let config = sam().with_ascent_fraction(0.5);
+    let message = panic_message(|| config.init(Mlp::new(1, &device)));
+    assert!(message.contains("SamConfig::init_on_part"), "{message}");
+    let message = panic_message(|| {
+        let optimizer = config.optimizer(SgdConfig::new().build());
+        let mut optim = ModuleOptimizer::from(optimizer.clone());
+        let points = Points::new(0, &device);
+        let model = Mlp::new(1, &device);
+        optimizer.optimize(&mut optim, LR, model, |model: &Mlp| {
+            ((), model.gradients(&points))
+        })
+    });
+    assert!(message.contains("SamConfig::ascent_part"), "{message}");
 }
 
 #[test]
