@@ -11,7 +11,7 @@ use burn_sam::SamConfig;
 use clap::Parser;
 use digits::data;
 use digits::model::Mlp;
-use digits::options::{absolute, part, progress_bar, radius};
+use digits::options::{absolute, fraction, part, progress_bar, radius};
 use digits::training::Setting;
 use example_common::Backend;
 
@@ -33,6 +33,9 @@ struct Options {
     /// Make the radius relative to each weight's magnitude (ASAM)
     #[arg(long)]
     adaptive: bool,
+    /// Part of the batch that SAM climbs on, above 0 and up to 1
+    #[arg(long, default_value = "1", allow_negative_numbers = true, value_parser = fraction)]
+    ascent_fraction: f64,
     /// Number of passes over the training images
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
@@ -62,7 +65,8 @@ fn main() -> anyhow::Result<()> {
 
     let sam = SamConfig::new()
         .with_rho(options.rho)
-        .with_adaptive(options.adaptive);
+        .with_adaptive(options.adaptive)
+        .with_ascent_fraction(options.ascent_fraction);
     let digits = data::digits()?;
     let device = options
         .backend
@@ -114,11 +118,15 @@ fn main() -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     println!(
-        "Digits with {:.0} % noisy labels, {epochs} epochs, {} seeds, rho {}{}:\n",
+        "Digits with {:.0} % noisy labels, {epochs} epochs, {} seeds, rho {}{}{}:\n",
         100.0 * options.noise,
         options.seeds,
         options.rho,
         if options.adaptive { ", adaptive" } else { "" },
+        match options.ascent_fraction {
+            1.0 => String::new(),
+            fraction => format!(", ascent on {fraction} of the batch"),
+        },
     );
     println!("{}", report::table(&runs));
     if let Some(file) = &options.json {

@@ -16,6 +16,18 @@ pub fn part(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number above 0 and up to 1.
+///
+/// # Errors
+///
+/// If it is none.
+pub fn fraction(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(fraction) if fraction > 0.0 && fraction <= 1.0 => Ok(fraction),
+        _ => Err("must be a number above 0 and up to 1".to_string()),
+    }
+}
+
 /// A finite number of at least 0.
 ///
 /// # Errors
