@@ -124,7 +124,7 @@ impl Picture {
             chart
                 .configure_mesh()
                 .x_desc(&curves[0].1.x.label)
-                .y_desc("loss")
+                .y_desc(scale.title())
                 .axis_desc_style((FONT, 16))
                 .label_style((FONT, 14))
                 .light_line_style(WHITE)
@@ -383,6 +383,13 @@ impl Scale {
         }
     }
 
+    fn title(&self) -> &'static str {
+        match self.logarithmic {
+            true => "loss (log scale)",
+            false => "loss",
+        }
+    }
+
     /// The parts between one level and the next.
     fn bands(&self) -> impl Iterator<Item = Range<f64>> {
         let levels = self.levels.iter().map(|&level| self.part(level));
@@ -411,12 +418,7 @@ impl Scale {
             let style = TextStyle::from((FONT, size).into_font());
             style.pos(Pos::new(HPos::Left, VPos::Center))
         };
-        let title = if self.logarithmic {
-            "loss (log scale)"
-        } else {
-            "loss"
-        };
-        area.draw(&Text::new(title, (15, 30), text(15)))?;
+        area.draw(&Text::new(self.title(), (15, 30), text(15)))?;
         for &level in &self.levels {
             let y = y(self.part(level));
             area.draw(&PathElement::new([(35, y), (40, y)], BLACK))?;
