@@ -49,12 +49,7 @@ impl SamConfig {
             "the ascent_fraction is below 1, but SamConfig::init does not know how to take part of a \
              batch: tell it with SamConfig::init_on_part"
         );
-        SamModel {
-            sam: self.clone(),
-            model,
-            part: None,
-            observer: None,
-        }
+        self.wrap(model, None)
     }
 
     /// Wraps a model as [`init`](Self::init) does, for a configuration with an
@@ -88,13 +83,17 @@ impl SamConfig {
         F: Fn(&M::Input, AscentPart) -> M::Input + Send + Sync + 'static,
     {
         let part = self.ascent_part();
+        match part.is_whole() {
+            true => self.wrap(model, None),
+            false => self.wrap(model, Some(Arc::new(move |batch| take(batch, part)))),
+        }
+    }
+
+    fn wrap<M: TrainStep>(&self, model: M, part: Option<Part<M::Input>>) -> SamModel<M> {
         SamModel {
             sam: self.clone(),
             model,
-            part: match part.is_whole() {
-                true => None,
-                false => Some(Arc::new(move |batch| take(batch, part))),
-            },
+            part,
             observer: None,
         }
     }

@@ -167,13 +167,12 @@ impl Picture {
             let parts: Vec<f64> = (surface.losses.iter().flatten())
                 .map(|&loss| scale.part(loss))
                 .collect();
-            let thresholds: Vec<f64> = (scale.levels.iter())
-                .map(|&level| scale.part(level))
-                .collect();
+            let bands: Vec<Range<f64>> = scale.bands().skip(1).collect();
+            let thresholds: Vec<f64> = bands.iter().map(|band| band.start).collect();
             let contours =
                 ContourBuilder::new(xs.len(), ys.len(), true).contours(&parts, &thresholds)?;
-            for (contour, band) in contours.iter().zip(scale.bands().skip(1)) {
-                let colour = scale.colour((band.start + band.end) / 2.0);
+            for (contour, band) in contours.iter().zip(&bands) {
+                let colour = scale.colour_of(band);
                 for polygon in contour.geometry() {
                     let rings = core::iter::once(polygon.exterior()).chain(polygon.interiors());
                     let rings: Vec<Vec<(f64, f64)>> = rings
@@ -401,14 +400,17 @@ impl Scale {
         ViridisRGB.get_color(part)
     }
 
+    fn colour_of(&self, band: &Range<f64>) -> RGBColor {
+        self.colour((band.start + band.end) / 2.0)
+    }
+
     fn draw_bar(&self, area: &Area) -> Drawn {
         let (_, height) = area.dim_in_pixel();
         let (top, bottom) = (50.0, f64::from(height) - 65.0);
         let y = |part: f64| (bottom + (top - bottom) * part).round() as i32;
         for band in self.bands() {
             let corners = [(15, y(band.end)), (35, y(band.start))];
-            let colour = self.colour((band.start + band.end) / 2.0);
-            area.draw(&Rectangle::new(corners, colour.filled()))?;
+            area.draw(&Rectangle::new(corners, self.colour_of(&band).filled()))?;
         }
         area.draw(&Rectangle::new(
             [(15, y(1.0)), (35, y(0.0))],

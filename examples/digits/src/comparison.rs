@@ -51,6 +51,17 @@ pub struct Job {
     pub sam: Option<SamConfig>,
 }
 
+impl Job {
+    /// One training for each seed, with the same method.
+    pub fn each(seeds: core::ops::Range<u64>, sam: Option<&SamConfig>) -> Vec<Self> {
+        let job = |seed| Self {
+            seed,
+            sam: sam.cloned(),
+        };
+        seeds.map(job).collect()
+    }
+}
+
 /// What came out of a training.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Outcome {
@@ -73,6 +84,11 @@ pub struct Measures {
 
 /// Seeds for choosing radii: none of those that are reported.
 const TUNING_SEEDS: core::ops::Range<u64> = 1000..1003;
+
+/// The number of trainings that [`Task::tune`] takes for so many radii.
+pub fn trainings_to_tune(radii: usize) -> u64 {
+    (radii * TUNING_SEEDS.count()) as u64
+}
 
 impl Task<'_> {
     /// Runs all jobs, `workers` at a time, and returns their outcomes in order. With `measure`, it
@@ -119,13 +135,7 @@ impl Task<'_> {
         bar: &ProgressBar,
     ) -> anyhow::Result<f64> {
         let jobs: Vec<Job> = (radii.iter())
-            .flat_map(|rho| {
-                let sam = Some(sam(*rho));
-                TUNING_SEEDS.map(move |seed| Job {
-                    seed,
-                    sam: sam.clone(),
-                })
-            })
+            .flat_map(|rho| Job::each(TUNING_SEEDS, Some(&sam(*rho))))
             .collect();
         let outcomes = self.run(&jobs, workers, false, bar)?;
         let of_radius = outcomes.chunks(TUNING_SEEDS.count());

@@ -2,16 +2,14 @@
 
 mod report;
 
-use std::fs::File;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use anyhow::Context;
 use burn_sam::SamConfig;
 use clap::Parser;
 use digits::data;
 use digits::model::Mlp;
-use digits::options::{absolute, fraction, part, progress_bar, radius};
+use digits::options::{absolute, create, fraction, part, progress_bar, radius};
 use digits::training::Setting;
 use example_common::Backend;
 
@@ -55,13 +53,7 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    // Before a minute of training, not after it.
-    for file in [Some(&options.picture), options.json.as_ref()]
-        .into_iter()
-        .flatten()
-    {
-        File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    create([Some(&options.picture), options.json.as_ref()])?;
 
     let sam = SamConfig::new()
         .with_rho(options.rho)

@@ -1,7 +1,9 @@
 //! What the programs' command lines share.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A number from 0 to 1.
@@ -47,6 +49,19 @@ pub fn progress_bar(unit: &str, length: u64) -> ProgressBar {
         .expect("a valid template")
         .progress_chars("=> ");
     ProgressBar::new(length).with_style(style)
+}
+
+/// Creates the files that are to be written in the end, so that one that cannot be is known before the
+/// work.
+///
+/// # Errors
+///
+/// If one cannot be written.
+pub fn create<'a>(files: impl IntoIterator<Item = Option<&'a PathBuf>>) -> anyhow::Result<()> {
+    for file in files.into_iter().flatten() {
+        File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// A file's whole path, to be shown.

@@ -1,6 +1,5 @@
 //! Two loss landscapes, side by side on one scale: where SGD ends, and where SAM does.
 
-use std::cell::Cell;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -12,7 +11,7 @@ use burn_sam::{Direction, Eigenvalue, Estimate, Flatness, LossSurface, Picture, 
 use clap::Parser;
 use digits::data::{self, DigitBatch, Split};
 use digits::model::Mlp;
-use digits::options::{absolute, part, progress_bar, radius};
+use digits::options::{absolute, create, part, progress_bar, radius};
 use digits::training::Setting;
 use example_common::Backend;
 use indicatif::ProgressBar;
@@ -98,10 +97,7 @@ fn main() -> anyhow::Result<()> {
         "{}: end the picture's name in .svg or .png",
         picture.display()
     );
-    // Before a minute of work, not after it.
-    for file in [Some(picture), options.json.as_ref()].into_iter().flatten() {
-        std::fs::File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    create([Some(picture), options.json.as_ref()])?;
     if let Some(folder) = &options.save {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
@@ -207,13 +203,11 @@ fn look(
             .with_range(-options.extent, options.extent)
             .with_points(options.points as usize)
     };
-    let done = Cell::new(0);
     let sharpness = flatness.sharpness(&SamConfig::new().with_rho(options.rho))?;
     let largest_eigenvalue = flatness.eigenvalues(1, options.seed)?[0];
     let trace = flatness.trace(20, options.seed)?;
     let training_loss = flatness.loss()?;
-    let flatness =
-        flatness.with_progress(|points, _| bar.inc((points - done.replace(points)) as u64));
+    let flatness = flatness.with_progress(|_, _| bar.inc(1));
     let landscape = flatness.surface(&along(options.seed), &along(options.seed + 1))?;
     Ok(Seen {
         name,

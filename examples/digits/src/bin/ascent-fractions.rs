@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, Task};
+use digits::comparison::{Architecture, Job, Outcome, Task, trainings_to_tune};
 use digits::data;
-use digits::options::{part, progress_bar};
+use digits::options::{create, part, progress_bar};
 use digits::training::mean_and_deviation;
 use example_common::Backend;
 
@@ -69,9 +68,7 @@ impl Row {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    if let Some(file) = &options.json {
-        std::fs::File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    create([options.json.as_ref()])?;
     let device = options.backend.device().map_err(anyhow::Error::msg)?;
     let device = device.autodiff();
     let digits = data::digits()?;
@@ -97,16 +94,11 @@ fn main() -> anyhow::Result<()> {
     let step_seconds = task.step_seconds(&timed)?;
 
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let tunings = 3 * (RADII.len() * FRACTIONS.len()) as u64;
+    let tunings = trainings_to_tune(RADII.len() * FRACTIONS.len());
     let trainings = options.seeds * (1 + FRACTIONS.len() as u64);
     let bar = progress_bar("trainings", tunings + trainings);
     let train = |sam: Option<SamConfig>| {
-        let jobs: Vec<Job> = (0..options.seeds)
-            .map(|seed| Job {
-                seed,
-                sam: sam.clone(),
-            })
-            .collect();
+        let jobs = Job::each(0..options.seeds, sam.as_ref());
         task.run(&jobs, workers, false, &bar)
     };
     bar.set_message("SGD");

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, Task};
+use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, Task, trainings_to_tune};
 use digits::data;
-use digits::options::{part, progress_bar};
+use digits::options::{create, part, progress_bar};
 use digits::training::mean_and_deviation;
 use example_common::Backend;
 
@@ -51,14 +50,12 @@ struct Row {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    if let Some(file) = &options.json {
-        std::fs::File::create(file).with_context(|| format!("cannot write {}", file.display()))?;
-    }
+    create([options.json.as_ref()])?;
     let device = options.backend.device().map_err(anyhow::Error::msg)?;
     let device = device.autodiff();
     let digits = data::digits()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let tunings = 3 * (RADII.len() + ADAPTIVE_RADII.len()) as u64;
+    let tunings = trainings_to_tune(RADII.len() + ADAPTIVE_RADII.len());
     let tables = (options.networks.len() * options.noise.len()) as u64;
     let bar = progress_bar("trainings", tables * (tunings + 3 * options.seeds));
 
@@ -86,12 +83,7 @@ fn main() -> anyhow::Result<()> {
             ];
             bar.set_message(name);
             for (method, sam) in methods {
-                let jobs: Vec<Job> = (0..options.seeds)
-                    .map(|seed| Job {
-                        seed,
-                        sam: sam.as_ref().map(|(_, sam)| sam.clone()),
-                    })
-                    .collect();
+                let jobs = Job::each(0..options.seeds, sam.as_ref().map(|(_, sam)| sam));
                 rows.push(Row {
                     network: architecture,
                     noise,
