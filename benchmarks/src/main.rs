@@ -20,13 +20,14 @@ static ALLOCATOR: Counting = Counting;
 
 /// Measures what SAM adds to a training step.
 ///
-/// All figures are medians of one process. gradient: a forward and backward pass. portable: the
-/// perturbation in plain tensor operations, without finding the parameters in the module. fused:
-/// the whole of SamOptimizer::first_step. update: plain SGD. floor: streaming the bytes that the
-/// perturbation must move, once; on a GPU, two copies of as many values. overhead: (2 gradient +
-/// fused + update) / (2 gradient + update). extra: bytes that first_step asks the allocator for (on
-/// a GPU, by which the allocator's pools grow), over the bytes of the parameters. launches: compute
-/// shaders of burn-sam's a first_step.
+/// All figures are medians of one process. gradient: a forward and backward pass. eighth: one over
+/// the first eighth of the batch. portable: the perturbation in plain tensor operations, without
+/// finding the parameters in the module. fused: the whole of SamOptimizer::first_step. update: plain
+/// SGD. floor: streaming the bytes that the perturbation must move, once; on a GPU, two copies of as
+/// many values. overhead: (2 gradient + fused + update) / (2 gradient + update). on the whole, on an
+/// eighth: a step of SAM that climbs on that much of the batch, over one of plain SGD. extra: bytes
+/// that first_step asks the allocator for (on a GPU, by which the allocator's pools grow), over the
+/// bytes of the parameters. launches: compute shaders of burn-sam's a first_step.
 #[derive(Parser)]
 struct Options {
     /// Where to measure
@@ -71,6 +72,9 @@ fn main() -> anyhow::Result<()> {
         println!("{row}");
         rows.push(row);
     }
+    let row = measure::conv_net("conv-16x4", &name, (16, 4, 16, 128), &device, runs);
+    println!("{row}");
+    rows.push(row);
     let row = measure::resnet50(&name, &device, runs);
     println!("{row}");
     rows.push(row);

@@ -3,12 +3,12 @@ use std::time::{Duration, Instant};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer, Sgd, SgdConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_sam::{SamConfig, SamOptimizer};
+use burn_sam::{AscentPart, SamConfig, SamOptimizer};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
 
 use crate::floor;
-use crate::models::{Mlp, ResNet50};
+use crate::models::{ConvNet, Mlp, ResNet50};
 
 const WARM_UP: usize = 3;
 const RHO: f64 = 0.05;
@@ -19,11 +19,15 @@ pub(crate) struct Row {
     model: &'static str,
     device: String,
     gradient_ms: Option<f64>,
+    eighth_ms: Option<f64>,
     portable_ms: f64,
     fused_ms: f64,
     update_ms: f64,
     floor_ms: Option<f64>,
     overhead: Option<f64>,
+    /// The time of a step over plain SGD's.
+    on_the_whole: Option<f64>,
+    on_an_eighth: Option<f64>,
     /// Of compute shaders.
     launches: Option<usize>,
     extra_bytes: Option<usize>,
@@ -31,8 +35,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) const HEADER: &'static str = "model        parameters  gradient  portable     fused    update     floor   \
-         overhead  portable/fused  fused/floor  fused/update    extra  launches";
+    pub(crate) const HEADER: &'static str = "model        parameters  gradient    eighth  portable     fused    update     floor   \
+         overhead   on the whole  on an eighth  portable/fused  fused/floor  fused/update    extra  launches";
 }
 
 impl core::fmt::Display for Row {
@@ -45,15 +49,18 @@ impl core::fmt::Display for Row {
         let extra = (self.extra_bytes).map(|extra| 100.0 * extra as f64 / bytes as f64);
         write!(
             f,
-            "{:<11} {:>11} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>10} {:>15.2} {:>12} {:>13.2} {:>6} % {:>9}",
+            "{:<11} {:>11} {:>9} {:>9} {:>9.3} {:>9.3} {:>9.3} {:>9} {:>10} {:>14} {:>13} {:>15.2} {:>12} {:>13.2} {:>6} % {:>9}",
             self.model,
             self.parameters,
             figure(self.gradient_ms, 3),
+            figure(self.eighth_ms, 3),
             self.portable_ms,
             self.fused_ms,
             self.update_ms,
             figure(self.floor_ms, 3),
             figure(self.overhead, 3),
+            figure(self.on_the_whole, 3),
+            figure(self.on_an_eighth, 3),
             self.portable_ms / self.fused_ms,
             figure(self.floor_ms.map(|floor| self.fused_ms / floor), 2),
             self.fused_ms / self.update_ms,
@@ -71,29 +78,48 @@ pub(crate) fn mlp(
     device: &Device,
     runs: usize,
 ) -> Row {
-    let x = Tensor::<2>::random([batch, width], Distribution::Default, device);
+    let x = Tensor::random([batch, width], Distribution::Default, device);
     let module = Mlp::new(width, layers, device);
-    let row = measure(
-        model,
-        name,
-        module,
-        |module| module.gradients(&x),
-        device,
-        runs,
-    );
-    let (gradient, update) = (row.gradient_ms.unwrap_or_default(), row.update_ms);
-    Row {
-        overhead: Some((2.0 * gradient + row.fused_ms + update) / (2.0 * gradient + update)),
-        ..row
-    }
+    let gradients = |module: &Mlp, part: AscentPart| module.gradients(part.of(&x));
+    measure(model, name, module, gradients, device, runs).with_ratios()
+}
+
+pub(crate) fn conv_net(
+    model: &'static str,
+    name: &str,
+    (channels, layers, side, batch): (usize, usize, usize, usize),
+    device: &Device,
+    runs: usize,
+) -> Row {
+    let shape = [batch, channels, side, side];
+    let x = Tensor::random(shape, Distribution::Default, device);
+    let module = ConvNet::new(channels, layers, device);
+    let gradients = |module: &ConvNet, part: AscentPart| module.gradients(part.of(&x));
+    measure(model, name, module, gradients, device, runs).with_ratios()
 }
 
 pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
     let module = ResNet50::new(device);
-    let row = measure("resnet50", name, module, ResNet50::gradients, device, runs);
+    let gradients = |module: &ResNet50, _| module.gradients();
+    let row = measure("resnet50", name, module, gradients, device, runs);
     Row {
         gradient_ms: None,
+        eighth_ms: None,
         ..row
+    }
+}
+
+impl Row {
+    fn with_ratios(self) -> Self {
+        let update = self.update_ms;
+        let over = |sam: f64, plain: f64| (sam + update) / (plain + update);
+        let [gradient, eighth] = [self.gradient_ms, self.eighth_ms].map(Option::unwrap_or_default);
+        Self {
+            overhead: Some(over(2.0 * gradient + self.fused_ms, 2.0 * gradient)),
+            on_the_whole: Some(over(2.0 * gradient + self.fused_ms, gradient)),
+            on_an_eighth: Some(over(gradient + eighth + self.fused_ms, gradient)),
+            ..self
+        }
     }
 }
 
@@ -102,11 +128,13 @@ fn measure<M: Module>(
     model: &'static str,
     name: &str,
     mut module: M,
-    gradients: impl Fn(&M) -> GradientsParams,
+    gradients: impl Fn(&M, AscentPart) -> GradientsParams,
     device: &Device,
     runs: usize,
 ) -> Row {
     let parameters = module.num_params();
+    let whole = SamConfig::new().ascent_part();
+    let eighth = SamConfig::new().with_ascent_fraction(0.125).ascent_part();
     let sam: SamOptimizer<Sgd> = SamConfig::new()
         .with_rho(RHO)
         .optimizer(SgdConfig::new().build());
@@ -127,7 +155,8 @@ fn measure<M: Module>(
             start.elapsed()
         };
         let mut grads = None;
-        let gradient = timed(&mut || grads = Some(gradients(&module)));
+        let gradient = timed(&mut || grads = Some(gradients(&module, whole)));
+        let on_an_eighth = timed(&mut || drop(gradients(&module, eighth)));
 
         let mut for_portable = grads.take();
         let mut kept = Vec::new();
@@ -139,13 +168,13 @@ fn measure<M: Module>(
         });
         drop(kept);
 
-        let mut grads = Some(gradients(&module));
+        let mut grads = Some(gradients(&module, whole));
         let mut climbed = None;
         let fused = timed(&mut || {
             climbed = Some(sam.first_step(&module, grads.take().expect("once")));
         });
 
-        let mut grads = climbed.map(|climbed| gradients(&climbed));
+        let mut grads = climbed.map(|climbed| gradients(&climbed, whole));
         let mut updated = Some(module);
         let update = timed(&mut || {
             let module = updated.take().expect("once");
@@ -156,6 +185,7 @@ fn measure<M: Module>(
         let floor = stream();
         if round >= WARM_UP {
             times.gradient.push(gradient);
+            times.eighth.push(on_an_eighth);
             times.portable.push(portable);
             times.fused.push(fused);
             times.update.push(update);
@@ -163,7 +193,7 @@ fn measure<M: Module>(
         }
     }
 
-    let grads = gradients(&module);
+    let grads = gradients(&module, whole);
     device.sync().expect("the device works");
     device.memory_cleanup();
     let memory = || match on_cpu {
@@ -181,11 +211,14 @@ fn measure<M: Module>(
         model,
         device: name.to_string(),
         gradient_ms: median(times.gradient),
+        eighth_ms: median(times.eighth),
         portable_ms: median(times.portable).unwrap_or(f64::NAN),
         fused_ms: median(times.fused).unwrap_or(f64::NAN),
         update_ms: median(times.update).unwrap_or(f64::NAN),
         floor_ms: median(times.floor),
         overhead: None,
+        on_the_whole: None,
+        on_an_eighth: None,
         launches: (!on_cpu).then_some(launches),
         extra_bytes,
         parameters,
@@ -209,6 +242,7 @@ fn launches() -> usize {
 #[derive(Default)]
 struct Times {
     gradient: Vec<Duration>,
+    eighth: Vec<Duration>,
     portable: Vec<Duration>,
     fused: Vec<Duration>,
     update: Vec<Duration>,

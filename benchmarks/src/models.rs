@@ -1,5 +1,6 @@
 use burn::module::{Module, Param};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
@@ -20,8 +21,37 @@ impl Mlp {
     }
 
     /// A forward and backward pass.
-    pub(crate) fn gradients(&self, x: &Tensor<2>) -> GradientsParams {
-        let y = (self.layers.iter()).fold(x.clone(), |x, layer| relu(layer.forward(x)));
+    pub(crate) fn gradients(&self, x: Tensor<2>) -> GradientsParams {
+        let y = (self.layers.iter()).fold(x, |x, layer| relu(layer.forward(x)));
+        GradientsParams::from_grads(y.square().mean().backward(), self)
+    }
+}
+
+/// Convolutions of 3 x 3 that keep the image's size, each with batch normalization and a ReLU.
+#[derive(Module, Debug)]
+pub(crate) struct ConvNet {
+    layers: Vec<(Conv2d, BatchNorm)>,
+}
+
+impl ConvNet {
+    pub(crate) fn new(channels: usize, layers: usize, device: &Device) -> Self {
+        let layer = |_| {
+            let convolution = Conv2dConfig::new([channels, channels], [3, 3])
+                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                .with_bias(false)
+                .init(device);
+            (convolution, BatchNormConfig::new(channels).init(device))
+        };
+        Self {
+            layers: (0..layers).map(layer).collect(),
+        }
+    }
+
+    /// A forward and backward pass.
+    pub(crate) fn gradients(&self, x: Tensor<4>) -> GradientsParams {
+        let y = (self.layers.iter()).fold(x, |x, (convolution, norm)| {
+            relu(norm.forward(convolution.forward(x)))
+        });
         GradientsParams::from_grads(y.square().mean().backward(), self)
     }
 }
@@ -95,6 +125,8 @@ mod tests {
     fn the_sizes_are_those_of_the_real_ones() {
         let device = Device::flex().autodiff();
         assert_eq!(Mlp::new(64, 30, &device).num_params(), 124_800);
+        let x = Tensor::<4>::ones([1, 16, 4, 4], &device);
+        assert_eq!(ConvNet::new(16, 2, &device).gradients(x).len(), 6);
         let resnet = ResNet50::new(&device);
         assert_eq!(resnet.num_params(), 25_557_032);
         assert_eq!(resnet.gradients().len(), 161);
