@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, Task, trainings_to_tune};
+use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
 use digits::data;
 use digits::options::{create, part, progress_bar};
 use digits::training::mean_and_deviation;
@@ -14,8 +14,7 @@ use example_common::Backend;
 /// eighth and a sixteenth of the batch, and prints the accuracy on clean images, the time of a step
 /// over SGD's beside the passes, and the part of SAM's gain that is kept.
 ///
-/// Each fraction has the radius that is best of ten, 0.1 to 1, on three seeds that are used for nothing
-/// else. A step's time is a median over steps that the methods take in turn, before the trainings.
+/// Each fraction has the radius that is best of ten, 0.1 to 1, on as many other seeds. A step's time is a median over steps that the methods take in turn, before the trainings.
 #[derive(Parser)]
 struct Options {
     /// The network
@@ -25,7 +24,7 @@ struct Options {
     #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
     noise: f64,
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
-    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
     /// Number of passes over the training images
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
@@ -94,9 +93,8 @@ fn main() -> anyhow::Result<()> {
     let step_seconds = task.step_seconds(&timed)?;
 
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let tunings = trainings_to_tune(RADII.len() * FRACTIONS.len());
-    let trainings = options.seeds * (1 + FRACTIONS.len() as u64);
-    let bar = progress_bar("trainings", tunings + trainings);
+    let trainings = 1 + FRACTIONS.len() * (RADII.len() + 1);
+    let bar = progress_bar("trainings", trainings as u64 * options.seeds);
     let train = |sam: Option<SamConfig>| {
         let jobs = Job::each(0..options.seeds, sam.as_ref());
         task.run(&jobs, workers, false, &bar)
@@ -111,7 +109,7 @@ fn main() -> anyhow::Result<()> {
     }];
     for ((climbs_on, fraction), step_seconds) in FRACTIONS.into_iter().zip(&step_seconds[1..]) {
         bar.set_message(climbs_on);
-        let rho = task.tune(&RADII, sam(fraction), workers, &bar)?;
+        let rho = task.tune(&RADII, options.seeds, sam(fraction), workers, &bar)?;
         rows.push(Row {
             climbs_on,
             rho: Some(rho),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, Task, trainings_to_tune};
+use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task};
 use digits::data;
 use digits::options::{create, part, progress_bar};
 use digits::training::mean_and_deviation;
@@ -13,7 +13,7 @@ use example_common::Backend;
 /// Trains networks on digits with SGD, SAM and ASAM, and prints a table of the accuracy on clean
 /// images and of how flat the loss on the training images is: means and standard deviations.
 ///
-/// SAM and ASAM have the radius that is best of a grid, on three seeds that are used for nothing else.
+/// SAM and ASAM have the radius that is best of a grid on as many other seeds.
 #[derive(Parser)]
 struct Options {
     /// The networks
@@ -23,7 +23,7 @@ struct Options {
     #[arg(long, num_args = 1.., default_values = ["0", "0.2", "0.4", "0.6"], value_parser = part)]
     noise: Vec<f64>,
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
     /// Number of passes over the training images
     #[arg(long, default_value = "60", value_parser = clap::value_parser!(u32).range(1..))]
@@ -36,8 +36,8 @@ struct Options {
     backend: Backend,
 }
 
-const RADII: [f64; 5] = [0.05, 0.1, 0.2, 0.5, 1.0];
-const ADAPTIVE_RADII: [f64; 5] = [0.5, 1.0, 2.0, 4.0, 8.0];
+const RADII: [f64; 8] = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8];
+const ADAPTIVE_RADII: [f64; 8] = [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0];
 
 #[derive(serde::Serialize)]
 struct Row {
@@ -55,9 +55,9 @@ fn main() -> anyhow::Result<()> {
     let device = device.autodiff();
     let digits = data::digits()?;
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    let tunings = trainings_to_tune(RADII.len() + ADAPTIVE_RADII.len());
-    let tables = (options.networks.len() * options.noise.len()) as u64;
-    let bar = progress_bar("trainings", tables * (tunings + 3 * options.seeds));
+    let tables = options.networks.len() * options.noise.len();
+    let trainings = tables * (RADII.len() + ADAPTIVE_RADII.len() + 3);
+    let bar = progress_bar("trainings", trainings as u64 * options.seeds);
 
     let mut rows = Vec::new();
     for &architecture in &options.networks {
@@ -74,8 +74,8 @@ fn main() -> anyhow::Result<()> {
             let sam = |rho| SamConfig::new().with_rho(rho);
             let asam = |rho| sam(rho).with_adaptive(true);
             bar.set_message(format!("{name}: radii"));
-            let rho = task.tune(&RADII, sam, workers, &bar)?;
-            let adaptive_rho = task.tune(&ADAPTIVE_RADII, asam, workers, &bar)?;
+            let rho = task.tune(&RADII, options.seeds, sam, workers, &bar)?;
+            let adaptive_rho = task.tune(&ADAPTIVE_RADII, options.seeds, asam, workers, &bar)?;
             let methods = [
                 ("SGD", None),
                 ("SAM", Some((rho, sam(rho)))),
