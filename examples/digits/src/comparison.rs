@@ -1,6 +1,5 @@
 //! Methods side by side, over several seeds, each with the radius that suits it.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
@@ -10,7 +9,7 @@ use burn_sam::{Flatness, SamConfig};
 use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, batches, split};
-use crate::model::{ConvNet, Mlp, Network};
+use crate::model::{ConvNet, Mlp, Network, seeded};
 use crate::training::{LEARNING_RATE, Setting, climbing, sgd};
 
 /// The radius at which all methods' sharpness is measured.
@@ -199,15 +198,8 @@ impl Task<'_> {
         job: &Job,
         measure: bool,
     ) -> anyhow::Result<Outcome> {
-        /// The generator of random weights is the device's, and so there is one for all threads.
-        static GENERATOR: Mutex<()> = Mutex::new(());
-
         let split = split(self.digits.to_vec(), self.noise, job.seed);
-        let model = {
-            let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
-            self.device.seed(job.seed);
-            new(self.device).materialize()
-        };
+        let model = seeded(new, job.seed, self.device);
         let setting = Setting {
             seed: job.seed,
             epochs: self.epochs,

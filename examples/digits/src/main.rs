@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use burn_sam::SamConfig;
 use clap::Parser;
 use digits::data;
-use digits::model::Mlp;
+use digits::model::{Mlp, seeded};
 use digits::options::{absolute, create, fraction, part, progress_bar, radius};
 use digits::training::Setting;
 use example_common::Backend;
@@ -73,8 +73,7 @@ fn main() -> anyhow::Result<()> {
 
     let mut runs = Vec::new();
     for seed in 0..options.seeds {
-        device.seed(seed);
-        let model = Mlp::new(&device);
+        let model = seeded(Mlp::new, seed, &device);
         let split = data::split(digits.clone(), options.noise, seed);
         let setting = Setting {
             seed,

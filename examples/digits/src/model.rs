@@ -1,6 +1,8 @@
 //! Two networks that know nothing of SAM.
 
-use burn::module::Module;
+use std::sync::{Mutex, PoisonError};
+
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
@@ -26,6 +28,27 @@ impl<M> Network for M where
         + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
         + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>
 {
+}
+
+/// A network with the initial weights of a seed, whatever other threads draw.
+pub fn seeded<M: Module>(new: fn(&Device) -> M, seed: u64, device: &Device) -> M {
+    /// The generator is the device's, and so there is one for all threads.
+    static GENERATOR: Mutex<()> = Mutex::new(());
+
+    /// Burn draws a weight when it is first read.
+    struct Read;
+
+    impl ModuleVisitor for Read {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            param.val();
+        }
+    }
+
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    let network = new(device);
+    network.visit(&mut Read);
+    network
 }
 
 /// A perceptron with two hidden layers.
@@ -129,3 +152,18 @@ macro_rules! classifies {
 
 classifies!(Mlp);
 classifies!(ConvNet);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_s_weights_are_drawn_before_the_next_seed_s() {
+        let device = Device::flex();
+        let weights = |network: &Mlp| network.hidden.weight.val().into_data();
+        let first = seeded(Mlp::new, 0, &device);
+        let second = seeded(Mlp::new, 1, &device);
+        assert_ne!(weights(&first), weights(&second));
+        assert_eq!(weights(&first), weights(&seeded(Mlp::new, 0, &device)));
+    }
+}

@@ -10,7 +10,7 @@ use burn::train::InferenceStep;
 use burn_sam::{Direction, Eigenvalue, Estimate, Flatness, LossSurface, Picture, SamConfig};
 use clap::Parser;
 use digits::data::{self, DigitBatch, Split};
-use digits::model::Mlp;
+use digits::model::{Mlp, seeded};
 use digits::options::{absolute, create, part, progress_bar, radius};
 use digits::training::Setting;
 use example_common::Backend;
@@ -154,8 +154,7 @@ fn train(options: &Options, split: &Split, device: &Device) -> anyhow::Result<Ve
         split,
         bar: &bar,
     };
-    device.seed(options.seed);
-    let model = Mlp::new(device);
+    let model = seeded(Mlp::new, options.seed, device);
     let sam = SamConfig::new().with_rho(options.rho);
     let models = NAMES
         .into_iter()
