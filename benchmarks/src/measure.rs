@@ -37,6 +37,18 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) const HEADER: &'static str = "model        parameters  gradient    eighth  portable     fused    update     floor   \
          overhead   on the whole  on an eighth  portable/fused  fused/floor  fused/update    extra  launches";
+
+    fn with_ratios(self) -> Self {
+        let update = self.update_ms;
+        let over = |sam: f64, plain: f64| (sam + update) / (plain + update);
+        let [gradient, eighth] = [self.gradient_ms, self.eighth_ms].map(Option::unwrap_or_default);
+        Self {
+            overhead: Some(over(2.0 * gradient + self.fused_ms, 2.0 * gradient)),
+            on_the_whole: Some(over(2.0 * gradient + self.fused_ms, gradient)),
+            on_an_eighth: Some(over(gradient + eighth + self.fused_ms, gradient)),
+            ..self
+        }
+    }
 }
 
 impl core::fmt::Display for Row {
@@ -106,20 +118,6 @@ pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
         gradient_ms: None,
         eighth_ms: None,
         ..row
-    }
-}
-
-impl Row {
-    fn with_ratios(self) -> Self {
-        let update = self.update_ms;
-        let over = |sam: f64, plain: f64| (sam + update) / (plain + update);
-        let [gradient, eighth] = [self.gradient_ms, self.eighth_ms].map(Option::unwrap_or_default);
-        Self {
-            overhead: Some(over(2.0 * gradient + self.fused_ms, 2.0 * gradient)),
-            on_the_whole: Some(over(2.0 * gradient + self.fused_ms, gradient)),
-            on_an_eighth: Some(over(gradient + eighth + self.fused_ms, gradient)),
-            ..self
-        }
     }
 }
 

@@ -31,7 +31,7 @@ struct Options {
     /// Make the radius relative to each weight's magnitude (ASAM)
     #[arg(long)]
     adaptive: bool,
-    /// Part of the batch that SAM climbs on, above 0 and up to 1
+    /// Part of the batch that SAM climbs on, above 0 and up to 1; an eighth wants a rho of 0.8
     #[arg(long, default_value = "1", allow_negative_numbers = true, value_parser = fraction)]
     ascent_fraction: f64,
     /// Number of passes over the training images
