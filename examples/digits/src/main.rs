@@ -86,24 +86,22 @@ fn main() -> anyhow::Result<()> {
         for method in Method::ALL {
             bar.set_message(format!("{}, seed {seed}", method.name()));
             let sam = (method == Method::Sam).then_some(&sam);
-            let trained = setting.train(model.clone(), sam)?;
-            let run = Run {
-                method,
-                seed,
-                test_accuracies: trained.test_accuracies,
-                seconds: trained.seconds,
-            };
+            let trained = setting.train(model.clone(), sam)?.map(drop);
             let line = format!(
                 "{} seed {seed}: test accuracy {:.1} % in {:.1} s",
                 method.name(),
-                100.0 * run.test_accuracy(),
-                run.seconds
+                100.0 * trained.test_accuracy(),
+                trained.seconds
             );
             match std::io::stderr().is_terminal() {
                 true => bar.println(line),
                 false => eprintln!("{line}"),
             }
-            runs.push(run);
+            runs.push(Run {
+                method,
+                seed,
+                trained,
+            });
         }
     }
     bar.finish_and_clear();

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use digits::training::mean_and_deviation;
+use digits::training::{Trained, mean_and_deviation};
 use plotters::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -25,15 +25,7 @@ impl Method {
 pub(crate) struct Run {
     pub(crate) method: Method,
     pub(crate) seed: u64,
-    /// After each epoch, from 0 to 1.
-    pub(crate) test_accuracies: Vec<f64>,
-    pub(crate) seconds: f64,
-}
-
-impl Run {
-    pub(crate) fn test_accuracy(&self) -> f64 {
-        *self.test_accuracies.last().expect("at least one epoch")
-    }
+    pub(crate) trained: Trained<()>,
 }
 
 fn of_method(runs: &[Run], method: Method) -> impl Iterator<Item = &Run> {
@@ -45,9 +37,11 @@ pub(crate) fn table(runs: &[Run]) -> String {
     let mut table = format!("{:<8}{:>18}{:>16}\n", "method", "test accuracy", "seconds");
     for method in Method::ALL {
         let accuracies: Vec<f64> = of_method(runs, method)
-            .map(|run| 100.0 * run.test_accuracy())
+            .map(|run| 100.0 * run.trained.test_accuracy())
             .collect();
-        let seconds: Vec<f64> = of_method(runs, method).map(|run| run.seconds).collect();
+        let seconds: Vec<f64> = of_method(runs, method)
+            .map(|run| run.trained.seconds)
+            .collect();
         let (accuracy, accuracy_deviation) = mean_and_deviation(&accuracies);
         let (second, second_deviation) = mean_and_deviation(&seconds);
         table += &format!(
@@ -67,8 +61,8 @@ pub(crate) fn json(runs: &[Run]) -> serde_json::Value {
             serde_json::json!({
                 "method": run.method,
                 "seed": run.seed,
-                "test_accuracy": run.test_accuracy(),
-                "seconds": run.seconds,
+                "test_accuracy": run.trained.test_accuracy(),
+                "seconds": run.trained.seconds,
             })
         })
         .collect();
@@ -79,10 +73,13 @@ pub(crate) fn json(runs: &[Run]) -> serde_json::Value {
 pub(crate) fn picture(runs: &[Run], title: &str, file: &Path) -> anyhow::Result<()> {
     // Okabe and Ito's colours, which the colour-blind can tell apart.
     let colours = [RGBColor(213, 94, 0), RGBColor(0, 114, 178)];
-    let epochs = runs.iter().map(|run| run.test_accuracies.len()).max();
+    let epochs = runs
+        .iter()
+        .map(|run| run.trained.test_accuracies.len())
+        .max();
     let epochs = epochs.unwrap_or(1);
     let percent = |accuracy: &f64| 100.0 * accuracy;
-    let lowest = (runs.iter().flat_map(|run| &run.test_accuracies))
+    let lowest = (runs.iter().flat_map(|run| &run.trained.test_accuracies))
         .map(percent)
         .fold(100.0, f64::min);
     let floor = (lowest / 10.0).floor() * 10.0;
@@ -111,7 +108,7 @@ pub(crate) fn picture(runs: &[Run], title: &str, file: &Path) -> anyhow::Result<
         let runs: Vec<&Run> = of_method(runs, method).collect();
         let at = |epoch: usize| {
             runs.iter()
-                .map(move |run| percent(&run.test_accuracies[epoch]))
+                .map(move |run| percent(&run.trained.test_accuracies[epoch]))
         };
         let x = |epoch: usize| (epoch + 1) as f64;
         let upper = (0..epochs).map(|epoch| (x(epoch), at(epoch).fold(f64::MIN, f64::max)));
@@ -143,8 +140,11 @@ mod tests {
         let run = |method, seed, last| Run {
             method,
             seed,
-            test_accuracies: vec![0.5, last],
-            seconds: 2.0,
+            trained: Trained {
+                model: (),
+                test_accuracies: vec![0.5, last],
+                seconds: 2.0,
+            },
         };
         vec![
             run(Method::Sgd, 0, 0.6),

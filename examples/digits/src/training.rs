@@ -54,7 +54,8 @@ impl<M> Trained<M> {
         *self.test_accuracies.last().expect("at least one epoch")
     }
 
-    fn map<N>(self, f: impl FnOnce(M) -> N) -> Trained<N> {
+    /// The same with something else in the model's place.
+    pub fn map<N>(self, f: impl FnOnce(M) -> N) -> Trained<N> {
         Trained {
             model: f(self.model),
             test_accuracies: self.test_accuracies,
