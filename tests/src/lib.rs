@@ -8,6 +8,7 @@ use burn::tensor::activation::tanh;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
 use example_common::Backend;
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 /// The CPU devices, without autodiff.
 pub fn cpu_devices() -> Vec<Device> {
@@ -60,6 +61,16 @@ impl Points {
             x: Tensor::from_data(TensorData::new(x, [8, FEATURES]), device),
             y: Tensor::from_data(TensorData::new(y, [8, 1]), device),
         }
+    }
+}
+
+/// So many cases of a property test, the same in each run.
+pub fn random_cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(20101412),
+        failure_persistence: None,
+        ..ProptestConfig::default()
     }
 }
 

@@ -4,7 +4,7 @@ use burn::module::{Module, ParamGroup};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device};
 use burn_sam::SamConfig;
-use burn_sam_tests::{Parameters, devices, pseudo_random, same_values, values};
+use burn_sam_tests::{Parameters, devices, pseudo_random, random_cases, same_values, values};
 use proptest::prelude::*;
 
 /// A parameter to make, and its gradient.
@@ -164,12 +164,7 @@ fn has_gradient(specs: &[Spec]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 48,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(20101412),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(random_cases(48))]
 
     #[test]
     fn it_is_the_papers_equation(

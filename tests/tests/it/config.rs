@@ -2,7 +2,8 @@ use burn::config::Config;
 use burn::module::ParamGroup;
 use burn::tensor::Tensor;
 use burn_sam::SamConfig;
-use burn_sam_tests::{devices, panic_message, read};
+use burn_sam_tests::{devices, panic_message, random_cases, read};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[derive(Config, Debug)]
@@ -165,5 +166,21 @@ fn a_part_has_one_sample_at_least_and_the_first_ones() {
         let labels = Tensor::<1, burn::tensor::Int>::from_ints([7, 8, 9], &device);
         let first: Vec<i32> = part(0.1).of(&labels).into_data().iter().collect();
         assert_eq!(first, [7]);
+    }
+}
+
+proptest! {
+    #![proptest_config(random_cases(256))]
+
+    #[test]
+    fn a_part_is_nearest_to_the_fraction(fraction in 1e-6..=1.0, batch in 0..10_000usize) {
+        let part = SamConfig::new().with_ascent_fraction(fraction).ascent_part();
+        let samples = part.samples(batch);
+        prop_assert!(samples >= batch.min(1) && samples <= batch);
+        let off = (samples as f64 - fraction * batch as f64).abs();
+        prop_assert!(off <= 0.5 || samples == 1, "{samples} of {batch}");
+
+        let doubled = SamConfig::new().with_ascent_fraction((2.0 * fraction).min(1.0));
+        prop_assert!(doubled.ascent_part().samples(batch) >= samples);
     }
 }

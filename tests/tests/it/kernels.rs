@@ -3,7 +3,9 @@
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use burn_sam_kernels::{Parameter, squared_norm};
-use burn_sam_tests::{cpu_devices, devices, panic_message, pseudo_random, read, tensor};
+use burn_sam_tests::{
+    cpu_devices, devices, panic_message, pseudo_random, random_cases, read, tensor,
+};
 use proptest::prelude::*;
 
 #[test]
@@ -81,12 +83,7 @@ fn eps_is_added_to_the_norm() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 48,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(20101412),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(random_cases(48))]
 
     /// The backends' own kernels compute what the portable path does.
     #[test]

@@ -1,4 +1,5 @@
 use burn_sam::{Axis, LossCurve, LossSurface, Picture, PictureError};
+use burn_sam_tests::random_cases;
 use proptest::prelude::*;
 
 fn axis(label: &str, points: usize) -> Axis {
@@ -146,12 +147,7 @@ fn losses() -> impl Strategy<Value = f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 64,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(171209913),
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(random_cases(64))]
 
     #[test]
     fn any_finite_losses_are_drawn(
