@@ -49,11 +49,7 @@ fn main() -> anyhow::Result<()> {
         }
         None => None,
     };
-    let device = options
-        .device
-        .device()
-        .map_err(anyhow::Error::msg)?
-        .autodiff();
+    let device = options.device.device()?.autodiff();
     let name = format!("{:?}", options.device).to_lowercase();
     let runs = options.runs as usize;
 
@@ -63,21 +59,26 @@ fn main() -> anyhow::Result<()> {
     );
     println!("{}", Row::HEADER);
     let mut rows = Vec::new();
+    let mut add = |row: Row| {
+        println!("{row}");
+        rows.push(row);
+    };
     for (model, width, layers, batch) in [
         ("mlp-64x30", 64, 30, 32),
         ("mlp-256x16", 256, 16, 64),
         ("mlp-1024x8", 1024, 8, 64),
     ] {
-        let row = measure::mlp(model, &name, (width, layers, batch), &device, runs);
-        println!("{row}");
-        rows.push(row);
+        add(measure::mlp(
+            model,
+            &name,
+            (width, layers, batch),
+            &device,
+            runs,
+        ));
     }
-    let row = measure::conv_net("conv-16x4", &name, (16, 4, 16, 128), &device, runs);
-    println!("{row}");
-    rows.push(row);
-    let row = measure::resnet50(&name, &device, runs);
-    println!("{row}");
-    rows.push(row);
+    let shape = (16, 4, 16, 128);
+    add(measure::conv_net("conv-16x4", &name, shape, &device, runs));
+    add(measure::resnet50(&name, &device, runs));
 
     if let Some(file) = &mut json {
         file.write_all(serde_json::to_string_pretty(&rows)?.as_bytes())?;

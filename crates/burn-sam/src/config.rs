@@ -151,9 +151,8 @@ impl SamConfig {
     /// taken on that part only, the second one on the whole batch. At least one sample is used.
     ///
     /// The direction of the ascent needs no whole batch, and a pass over an eighth of it costs, with
-    /// some networks, an eighth; see the guide in the repository's docs for what it
-    /// gains and when it pays. The best rho is
-    /// a little larger than for the whole batch.
+    /// some networks, an eighth; see the guide in the repository's docs for what it gains and when it
+    /// pays. The best rho is larger than for the whole batch.
     ///
     /// In Burn's `Learner`, a model is then wrapped by
     #[cfg_attr(feature = "train", doc = "[`init_on_part`](Self::init_on_part),")]

@@ -20,13 +20,25 @@ pub enum Backend {
     Wgpu,
 }
 
+/// Why there is no device.
+#[derive(Debug)]
+pub struct NoDevice(&'static str);
+
+impl core::fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl core::error::Error for NoDevice {}
+
 impl Backend {
     /// The backend's default device, without autodiff.
     ///
     /// # Errors
     ///
     /// If the program is built without wgpu, or the machine has no device for it.
-    pub fn device(self) -> Result<Device, String> {
+    pub fn device(self) -> Result<Device, NoDevice> {
         match self {
             Self::Flex => Ok(Device::flex()),
             // Deprecated in favour of flex, and gone from Burn 0.23.
@@ -38,16 +50,20 @@ impl Backend {
 }
 
 #[cfg(feature = "wgpu-unfused")]
-fn wgpu() -> Result<Device, String> {
+fn wgpu() -> Result<Device, NoDevice> {
     use burn::tensor::{DeviceKind, DeviceType};
 
     match Device::enumerate(DeviceType::Wgpu).into_vec().is_empty() {
         false => Ok(Device::wgpu(DeviceKind::DefaultDevice)),
-        true => Err("wgpu finds no device: is a Vulkan, Metal or DX12 driver installed?".into()),
+        true => Err(NoDevice(
+            "wgpu finds no device: is a Vulkan, Metal or DX12 driver installed?",
+        )),
     }
 }
 
 #[cfg(not(feature = "wgpu-unfused"))]
-fn wgpu() -> Result<Device, String> {
-    Err("this program is built without wgpu: run it with `cargo run --release -p NAME --features wgpu`".into())
+fn wgpu() -> Result<Device, NoDevice> {
+    Err(NoDevice(
+        "this program is built without wgpu: run it with `cargo run --release -p NAME --features wgpu`",
+    ))
 }

@@ -85,7 +85,7 @@ pub struct Measures {
 pub const TUNING_SEEDS: u64 = 1000;
 
 impl Task<'_> {
-    /// Runs all jobs, `workers` at a time, and returns their outcomes in order. With `measure`, it
+    /// Runs all jobs, one a core at a time, and returns their outcomes in order. With `measure`, it
     /// measures flatness.
     ///
     /// # Errors
@@ -94,10 +94,10 @@ impl Task<'_> {
     pub fn run(
         &self,
         jobs: &[Job],
-        workers: usize,
         measure: bool,
         bar: &ProgressBar,
     ) -> anyhow::Result<Vec<Outcome>> {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let work = |worker: usize| {
             let jobs = jobs.iter().skip(worker).step_by(workers);
             jobs.map(|job| self.one(job, measure, bar)).collect()
@@ -126,13 +126,12 @@ impl Task<'_> {
         radii: &[f64],
         seeds: u64,
         sam: impl Fn(f64) -> SamConfig,
-        workers: usize,
         bar: &ProgressBar,
     ) -> anyhow::Result<f64> {
         let jobs: Vec<Job> = (radii.iter())
             .flat_map(|rho| Job::each(TUNING_SEEDS..TUNING_SEEDS + seeds, Some(&sam(*rho))))
             .collect();
-        let outcomes = self.run(&jobs, workers, false, bar)?;
+        let outcomes = self.run(&jobs, false, bar)?;
         let of_radius = outcomes.chunks(seeds as usize);
         let sums = of_radius.map(|chunk| chunk.iter().map(|o| o.test_accuracy).sum::<f64>());
         let best =

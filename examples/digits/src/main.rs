@@ -60,11 +60,7 @@ fn main() -> anyhow::Result<()> {
         .with_adaptive(options.adaptive)
         .with_ascent_fraction(options.ascent_fraction);
     let digits = data::digits()?;
-    let device = options
-        .backend
-        .device()
-        .map_err(anyhow::Error::msg)?
-        .autodiff();
+    let device = options.backend.device()?.autodiff();
     let epochs = options.epochs as usize;
     let bar = progress_bar(
         "epochs",

@@ -102,8 +102,7 @@ fn main() -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let device = options.backend.device().map_err(anyhow::Error::msg)?;
-    let device = device.autodiff();
+    let device = options.backend.device()?.autodiff();
     let split = data::split(data::digits()?, options.noise, options.seed);
     let models = match &options.load {
         Some(files) => load(files, &device)?,

@@ -69,8 +69,7 @@ impl Row {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     create([options.json.as_ref()])?;
-    let device = options.backend.device().map_err(anyhow::Error::msg)?;
-    let device = device.autodiff();
+    let device = options.backend.device()?.autodiff();
     let digits = data::digits()?;
     let task = Task {
         digits: &digits,
@@ -93,12 +92,11 @@ fn main() -> anyhow::Result<()> {
         .collect();
     let step_seconds = task.step_seconds(&timed)?;
 
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let trainings = 1 + FRACTIONS.len() * (RADII.len() + 1);
     let bar = progress_bar("trainings", trainings as u64 * options.seeds);
     let train = |sam: Option<SamConfig>| {
         let jobs = Job::each(0..options.seeds, sam.as_ref());
-        task.run(&jobs, workers, false, &bar)
+        task.run(&jobs, false, &bar)
     };
     bar.set_message("SGD");
     let mut rows = vec![Row {
@@ -110,7 +108,7 @@ fn main() -> anyhow::Result<()> {
     }];
     for ((climbs_on, fraction), step_seconds) in FRACTIONS.into_iter().zip(&step_seconds[1..]) {
         bar.set_message(climbs_on);
-        let rho = task.tune(&RADII, options.seeds, sam(fraction), workers, &bar)?;
+        let rho = task.tune(&RADII, options.seeds, sam(fraction), &bar)?;
         rows.push(Row {
             climbs_on,
             rho: Some(rho),

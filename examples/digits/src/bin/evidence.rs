@@ -51,10 +51,8 @@ struct Row {
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     create([options.json.as_ref()])?;
-    let device = options.backend.device().map_err(anyhow::Error::msg)?;
-    let device = device.autodiff();
+    let device = options.backend.device()?.autodiff();
     let digits = data::digits()?;
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let tables = options.networks.len() * options.noise.len();
     let trainings = tables * (RADII.len() + ADAPTIVE_RADII.len() + 3);
     let bar = progress_bar("trainings", trainings as u64 * options.seeds);
@@ -74,8 +72,8 @@ fn main() -> anyhow::Result<()> {
             let sam = |rho| SamConfig::new().with_rho(rho);
             let asam = |rho| sam(rho).with_adaptive(true);
             bar.set_message(format!("{name}: radii"));
-            let rho = task.tune(&RADII, options.seeds, sam, workers, &bar)?;
-            let adaptive_rho = task.tune(&ADAPTIVE_RADII, options.seeds, asam, workers, &bar)?;
+            let rho = task.tune(&RADII, options.seeds, sam, &bar)?;
+            let adaptive_rho = task.tune(&ADAPTIVE_RADII, options.seeds, asam, &bar)?;
             let methods = [
                 ("SGD", None),
                 ("SAM", Some((rho, sam(rho)))),
@@ -89,7 +87,7 @@ fn main() -> anyhow::Result<()> {
                     noise,
                     method,
                     rho: sam.map(|(rho, _)| rho),
-                    outcomes: task.run(&jobs, workers, true, &bar)?,
+                    outcomes: task.run(&jobs, true, &bar)?,
                 });
                 bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1])));
             }
