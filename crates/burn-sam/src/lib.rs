@@ -36,28 +36,20 @@
 //! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1 |
 //! | dropout | each pass draws its own masks |
 
-mod ascent;
 mod config;
 mod flatness;
 #[cfg(feature = "train")]
 mod learner;
-#[cfg(feature = "train")]
-mod metric;
 mod optimizer;
-mod part;
-#[cfg(feature = "plot")]
-mod picture;
-mod statistics;
+mod step;
 
 pub use config::SamConfig;
 pub use flatness::{
     Axis, Direction, Eigenvalue, Estimate, Flatness, FlatnessError, LossCurve, LossSurface,
 };
-#[cfg(feature = "train")]
-pub use learner::SamModel;
-#[cfg(feature = "train")]
-pub use metric::SharpnessMetric;
-pub use optimizer::SamOptimizer;
-pub use part::AscentPart;
 #[cfg(feature = "plot")]
-pub use picture::{Picture, PictureError};
+pub use flatness::{Picture, PictureError};
+#[cfg(feature = "train")]
+pub use learner::{SamModel, SharpnessMetric};
+pub use optimizer::SamOptimizer;
+pub use step::AscentPart;

@@ -7,8 +7,7 @@ use burn::optim::{GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Tensor};
 
 use crate::SamConfig;
-use crate::ascent::climb;
-use crate::statistics::with_own_statistics;
+use crate::step::{climb, with_own_statistics};
 
 /// Sharpness-aware minimization around a base optimizer, for a training loop of your own.
 ///

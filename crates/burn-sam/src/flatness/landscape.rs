@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::vector::Vector;
 use super::{Flatness, FlatnessError, Result, check_count};
-use crate::statistics::with_own_statistics;
+use crate::step::with_own_statistics;
 
 /// A line through weight space that goes through a module's weights, and the points on it to take
 /// the loss at.

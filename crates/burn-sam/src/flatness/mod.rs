@@ -2,6 +2,8 @@
 
 mod lanczos;
 mod landscape;
+#[cfg(feature = "plot")]
+mod picture;
 mod vector;
 
 use core::fmt;
@@ -13,10 +15,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::SamConfig;
-use crate::ascent::climb;
-use crate::statistics::with_own_statistics;
+use crate::step::{climb, with_own_statistics};
 use lanczos::Lanczos;
 pub use landscape::{Axis, Direction, LossCurve, LossSurface};
+#[cfg(feature = "plot")]
+pub use picture::{Picture, PictureError};
 use vector::{Trainable, Vector, are_finite};
 
 /// Measures of how flat the loss is around a module's weights.

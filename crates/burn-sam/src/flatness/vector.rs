@@ -10,7 +10,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand_distr::StandardNormal;
 
-use crate::ascent::in_place_of;
+use crate::step::in_place_of;
 
 /// A part for each trainable parameter: its elements in their order, in f64 or f32.
 #[derive(Clone)]

@@ -1,3 +1,7 @@
+//! SAM in Burn's `Learner`.
+
+mod metric;
+
 use std::sync::Arc;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -10,10 +14,10 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
-use crate::ascent::climb;
-use crate::metric::{Observer, SharpnessMetric};
-use crate::statistics::with_own_statistics;
+use crate::step::{climb, with_own_statistics};
 use crate::{AscentPart, SamConfig};
+use metric::Observer;
+pub use metric::SharpnessMetric;
 
 impl SamConfig {
     /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change, with
