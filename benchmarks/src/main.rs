@@ -22,12 +22,12 @@ static ALLOCATOR: Counting = Counting;
 ///
 /// All figures are medians of one process. gradient: a forward and backward pass. eighth: one over
 /// the first eighth of the batch. portable: the perturbation in plain tensor operations, without
-/// finding the parameters in the module. fused: the whole of SamOptimizer::first_step. update: plain
+/// finding the parameters in the module. fused: the whole of SamConfig::climb, the first step. update: plain
 /// SGD. floor: streaming the bytes that the perturbation must move, once; on a GPU, two copies of as
 /// many values. overhead: (2 gradient + fused + update) / (2 gradient + update). on the whole, on an
 /// eighth: a step of SAM that climbs on that much of the batch, over one of plain SGD. extra: bytes
-/// that first_step asks the allocator for (on a GPU, by which the allocator's pools grow), over the
-/// bytes of the parameters. launches: compute shaders of burn-sam's a first_step.
+/// that the first step asks the allocator for (on a GPU, by which the allocator's pools grow), over the
+/// bytes of the parameters. launches: compute shaders of burn-sam's a first step.
 #[derive(Parser)]
 struct Options {
     /// Where to measure

@@ -1,9 +1,9 @@
 use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, ModuleOptimizer, Sgd, SgdConfig};
+use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Distribution, Tensor};
-use burn_sam::{AscentPart, SamConfig, SamOptimizer};
+use burn_sam::{AscentPart, SamConfig};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
 
@@ -133,10 +133,8 @@ fn measure<M: Module>(
     let parameters = module.num_params();
     let whole = SamConfig::new().ascent_part();
     let eighth = SamConfig::new().with_ascent_fraction(0.125).ascent_part();
-    let sam: SamOptimizer<Sgd> = SamConfig::new()
-        .with_rho(RHO)
-        .optimizer(SgdConfig::new().build());
-    let mut optim = ModuleOptimizer::from(sam.clone());
+    let sam = SamConfig::new().with_rho(RHO);
+    let mut optim = SgdConfig::new().init();
     let on_cpu = matches!(name, "flex" | "ndarray");
     let mut stream = match on_cpu {
         true => floor::host(parameters),
@@ -167,13 +165,16 @@ fn measure<M: Module>(
         drop(kept);
 
         let mut grads = Some(gradients(&module, whole));
+        let mut at_w = Some(module);
         let mut climbed = None;
         let fused = timed(&mut || {
-            climbed = Some(sam.first_step(&module, grads.take().expect("once")));
+            let (module, grads) = (at_w.take(), grads.take());
+            climbed = Some(sam.climb(module.expect("once"), grads.expect("once")));
         });
 
-        let mut grads = climbed.map(|climbed| gradients(&climbed, whole));
-        let mut updated = Some(module);
+        let climbed = climbed.expect("the climbed module");
+        let mut grads = Some(gradients(&climbed, whole));
+        let mut updated = Some(climbed.step_back());
         let update = timed(&mut || {
             let module = updated.take().expect("once");
             updated = Some(optim.step(1e-6, module, grads.take().expect("once")));
@@ -199,7 +200,7 @@ fn measure<M: Module>(
         false => reserved(device),
     };
     let (bytes_before, launches_before) = (memory(), launches());
-    let climbed = sam.first_step(&module, grads);
+    let climbed = sam.climb(module, grads);
     device.sync().expect("the device works");
     let extra_bytes = (memory().zip(bytes_before)).map(|(after, before)| after - before);
     let launches = launches() - launches_before;

@@ -2,12 +2,13 @@ use burn::config::Config;
 use burn::module::{ParamGroup, ParamId};
 use serde::{Deserialize, Serialize};
 
+use crate::diagnostics::OptimizerRule;
 use crate::{AscentPart, SamOptimizer};
 
 /// Configuration of sharpness-aware minimization (SAM).
 ///
 /// It nests in a configuration of your own, is saved and loaded with it (see
-/// [`Config`]), and starts SAM in one of two ways:
+/// [`Config`]), and takes SAM's steps in one of two ways:
 ///
 #[cfg_attr(
     feature = "train",
@@ -17,7 +18,8 @@ use crate::{AscentPart, SamOptimizer};
     not(feature = "train"),
     doc = "* `init` (with the feature `train`) wraps a model, for Burn's `Learner`;"
 )]
-/// * [`optimizer`](Self::optimizer) wraps an optimizer, for a loop of your own.
+/// * [`first_step`](Self::first_step) and [`Climbed::second_step`](crate::Climbed::second_step), in a
+///   loop of your own, around any of Burn's optimizers.
 ///
 /// # Defaults
 ///
@@ -182,6 +184,8 @@ impl SamConfig {
     /// [`ModuleOptimizer::with_group`](burn::optim::ModuleOptimizer::with_group). The norm is one
     /// over all groups: a rho of 0 leaves a group where it is, while its gradients still count.
     ///
+    /// A group that matches no parameter of the module that climbs is an error, told at the first step.
+    ///
     /// # Panics
     ///
     /// If `rho` is negative, NaN or infinite.
@@ -190,7 +194,42 @@ impl SamConfig {
         self.checked()
     }
 
-    /// Wraps a base optimizer, for a training loop of your own.
+    /// The radius of every parameter that no group matches.
+    pub fn rho(&self) -> f64 {
+        self.rho
+    }
+
+    /// Whether the radius is relative to each weight (ASAM).
+    pub fn adaptive(&self) -> bool {
+        self.adaptive
+    }
+
+    /// ASAM's offset, which has an effect if [`adaptive`](Self::adaptive).
+    pub fn eta(&self) -> f64 {
+        self.eta
+    }
+
+    /// The stability constant that is added to the gradient norm.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    /// The part of the batch that the first pass takes, above 0 and up to 1.
+    pub fn ascent_fraction(&self) -> f64 {
+        self.ascent_fraction
+    }
+
+    /// The groups that have a rho of their own, in the order in which they were added: of several
+    /// that match a parameter the last one counts.
+    pub fn groups(&self) -> impl Iterator<Item = (&ParamGroup, f64)> {
+        self.groups.iter().map(|entry| (&entry.group, entry.rho))
+    }
+
+    /// Wraps a base optimizer's rule in one that refuses to train without SAM.
+    ///
+    /// A loop of your own does not need it: [`first_step`](Self::first_step) works with any optimizer.
+    /// See [`SamOptimizer`] for what it is good for, and for gradient clipping, which is no part of a
+    /// rule.
     ///
     /// # Example
     ///
@@ -201,7 +240,7 @@ impl SamConfig {
     /// let sam = SamConfig::new().optimizer(AdamConfig::new().build());
     /// let optim = ModuleOptimizer::from(sam.clone());
     /// ```
-    pub fn optimizer<O: burn::optim::Optimizer>(&self, base: O) -> SamOptimizer<O> {
+    pub fn optimizer<O: OptimizerRule>(&self, base: O) -> SamOptimizer<O> {
         SamOptimizer::new(self.clone(), base)
     }
 
@@ -211,7 +250,7 @@ impl SamConfig {
     }
 
     /// The rho of a parameter: its last matching group's, or the general one.
-    pub(crate) fn rho(&self, id: &ParamId, path: &str) -> f64 {
+    pub(crate) fn rho_of(&self, id: &ParamId, path: &str) -> f64 {
         self.groups
             .iter()
             .rev()
@@ -228,10 +267,6 @@ impl SamConfig {
     pub(crate) fn largest_rho(&self) -> f64 {
         let groups = self.groups.iter().map(|entry| entry.rho);
         groups.fold(self.rho, f64::max)
-    }
-
-    pub(crate) fn eps(&self) -> f64 {
-        self.eps
     }
 
     fn validate(&self) -> Result<(), String> {
@@ -261,6 +296,24 @@ impl SamConfig {
             panic!("{message}");
         }
         self
+    }
+}
+
+/// What the feature `train` has, for those who have not turned it on yet: it says so.
+#[cfg(not(feature = "train"))]
+impl SamConfig {
+    #[doc(hidden)]
+    pub fn init<M: crate::diagnostics::NeedsFeatureTrain>(&self, _model: M) -> ! {
+        unreachable!("no type satisfies the bound")
+    }
+
+    #[doc(hidden)]
+    pub fn init_on_part<M: crate::diagnostics::NeedsFeatureTrain, F>(
+        &self,
+        _model: M,
+        _take: F,
+    ) -> ! {
+        unreachable!("no type satisfies the bound")
     }
 }
 

@@ -22,7 +22,8 @@
     not(feature = "train"),
     doc = "* in Burn's `Learner`, with the feature `train`: `SamConfig::init` wraps the model;"
 )]
-//! * in a loop of your own: [`SamConfig::optimizer`] wraps the optimizer, see [`SamOptimizer`].
+//! * in a loop of your own: [`SamConfig::first_step`] and [`Climbed::second_step`], around any of
+//!   Burn's optimizers.
 //!
 //! # What happens when
 //!
@@ -32,11 +33,14 @@
 //! | a parameter has no gradient in the first pass | it is not perturbed |
 //! | a parameter has no gradient in the second pass | the base optimizer leaves it at w |
 //! | all gradients are zero | nothing is perturbed |
+//! | a loss of another module, or of another state of it | a panic in the step that gets its gradients, which says what to do |
+//! | a group with a rho of its own that matches no parameter | a panic at the first step, with the parameters' paths |
 //! | the norm is not finite | nothing is perturbed; what the base optimizer then gets is the second pass's gradients, as they are |
 //! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1 |
 //! | dropout | each pass draws its own masks |
 
 mod config;
+mod diagnostics;
 mod flatness;
 #[cfg(feature = "train")]
 mod learner;
@@ -52,4 +56,4 @@ pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
 pub use learner::{SamModel, SharpnessMetric};
 pub use optimizer::SamOptimizer;
-pub use step::AscentPart;
+pub use step::{AscentPart, Climbed};

@@ -4,59 +4,50 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::{GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 
-use crate::SamConfig;
-use crate::step::{climb, with_own_statistics};
+use crate::{Climbed, SamConfig};
 
-/// Sharpness-aware minimization around a base optimizer, for a training loop of your own.
+/// A base optimizer that refuses to train without SAM.
 ///
-/// It comes from [`SamConfig::optimizer`]. Each step of SAM takes two gradients:
-/// [`first_step`](Self::first_step) climbs from the weights w to w + e(w) along the first one, and
-/// the base optimizer applies the second one, taken there, to w. [`optimize`](Self::optimize) does
-/// it all in one call.
+/// SAM needs no optimizer of its own: [`SamConfig::first_step`] works with any. This one is for
+/// programs in which an optimizer goes through many hands, and a training that silently takes no
+/// first steps must not happen: it panics.
 ///
-/// As an [`Optimizer`] it is the second step, so its state and its records are the base
-/// optimizer's: a run can go from plain training to SAM and back. Clones belong together: one
-/// takes the first steps, another becomes the [`ModuleOptimizer`].
+/// It comes from [`SamConfig::optimizer`]. As an [`Optimizer`] it is the base optimizer, so its state
+/// and its records are the base optimizer's: a run can go from plain training to SAM and back. Clones
+/// belong together: one takes the first steps, another becomes the [`ModuleOptimizer`].
+///
+/// It wraps a bare rule, which a configuration's `build` gives. That has no gradient clipping, which
+/// Burn keeps in the [`ModuleOptimizer`]: set it there, with
+/// [`with_grad_clipping`](ModuleOptimizer::with_grad_clipping).
 ///
 /// # Example
 ///
 /// ```
-/// use burn::module::Module;
-/// use burn::nn::{Linear, LinearConfig, loss::MseLoss, loss::Reduction};
-/// use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
+/// use burn::nn::{Linear, LinearConfig};
+/// use burn::optim::{ModuleOptimizer, SgdConfig};
 /// use burn::tensor::{Device, Tensor};
 /// use burn_sam::SamConfig;
 ///
 /// let device = Device::flex().autodiff();
 /// let mut model = LinearConfig::new(2, 1).init(&device);
 /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, -1.0]], &device);
-/// let targets = Tensor::<2>::from_floats([[1.0], [0.0]], &device);
-/// let gradients = |model: &Linear| {
-///     let output = model.forward(inputs.clone());
-///     let loss = MseLoss::new().forward(output, targets.clone(), Reduction::Mean);
-///     GradientsParams::from_grads(loss.backward(), model)
-/// };
+/// let loss = |model: &Linear| model.forward(inputs.clone()).square().mean();
 ///
 /// let sam = SamConfig::new().with_rho(0.05).optimizer(SgdConfig::new().build());
 /// let mut optim = ModuleOptimizer::from(sam.clone());
 /// for _ in 0..3 {
-///     let grads = gradients(&model);               // at w
-///     let climbed = sam.first_step(&model, grads); // w + e(w)
-///     let grads = gradients(&climbed);             // at w + e(w)
-///     model = optim.step(0.01, model, grads);      // the base update, on w
+///     let grads = loss(&model).backward();
+///     let climbed = sam.first_step(model, grads);
+///     let grads = loss(&climbed).backward();
+///     model = climbed.second_step(&mut optim, 0.01, grads);
 /// }
 /// ```
 ///
 /// # Panics
 ///
-/// [`step`](Optimizer::step) panics if no clone of this optimizer has taken a first step yet:
-/// the training would silently be one without SAM.
-///
-/// # References
-///
-/// Algorithm 1 of [Sharpness-Aware Minimization](https://arxiv.org/abs/2010.01412).
+/// [`step`](Optimizer::step) panics if no clone of this optimizer has taken a first step yet.
 #[derive(Clone, Debug)]
 pub struct SamOptimizer<O> {
     sam: SamConfig,
@@ -73,90 +64,38 @@ impl<O: Optimizer> SamOptimizer<O> {
         }
     }
 
-    /// SAM's first step: the module at w + e(w), given the module at w and its gradients there.
-    ///
-    /// `module` keeps its weights, bit for bit. The climbed module has the same parameter ids, so
-    /// its gradients can be applied to `module`; it has running statistics (batch normalization's)
-    /// of its own, so that the second pass does not count the batch again.
-    ///
-    /// Parameters without a gradient are not perturbed. If all gradients are zero, or their norm is
-    /// not finite, nothing is; that is decided on the device, and nothing is read back.
-    ///
-    /// The gradients may come from any batch, or from part of one.
-    ///
-    /// # Panics
-    ///
-    /// If there are gradients, but none of a parameter of `module`.
-    pub fn first_step<M: Module>(&self, module: &M, grads: GradientsParams) -> M {
-        let climbed = climb(&self.sam, with_own_statistics(module), grads);
-        self.climbed.store(true, Ordering::Relaxed);
-        climbed
+    /// As [`SamConfig::first_step`].
+    pub fn first_step<M: Module>(&self, module: M, grads: Gradients) -> Climbed<M> {
+        self.climbing().first_step(module, grads)
     }
 
-    /// One whole step of SAM: both passes and the update.
-    ///
-    /// `pass` is called twice, with the module at w and with the module at w + e(w). It returns the
-    /// gradients there and whatever else you want to know of the pass (the loss, the output); of
-    /// the first pass that is handed back, as the tensor that it may be: no value is read back from
-    /// the device.
-    ///
-    /// # Arguments
-    ///
-    /// * `optim` - the module's optimizer, made from a clone of `self`.
-    /// * `lr` - the learning rate.
-    /// * `module` - the module at w.
-    /// * `pass` - a forward and a backward pass over the batch.
-    ///
-    /// # Panics
-    ///
-    /// If the first pass returns gradients, but none of a parameter of `module`, or if the
-    /// configuration's [ascent fraction](SamConfig::with_ascent_fraction) is not 1: `pass` takes the
-    /// whole batch both times.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use burn::nn::{Linear, LinearConfig};
-    /// use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
-    /// use burn::tensor::{Device, Tensor};
-    /// use burn_sam::SamConfig;
-    ///
-    /// let device = Device::flex().autodiff();
-    /// let model = LinearConfig::new(2, 1).init(&device);
-    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
-    ///
-    /// let sam = SamConfig::new().optimizer(AdamConfig::new().build());
-    /// let mut optim = ModuleOptimizer::from(sam.clone());
-    /// let (model, loss) = sam.optimize(&mut optim, 0.01, model, |model: &Linear| {
-    ///     let loss = model.forward(inputs.clone()).square().mean();
-    ///     (loss.clone(), GradientsParams::from_grads(loss.backward(), model))
-    /// });
-    /// ```
+    /// As [`SamConfig::climb`].
+    pub fn climb<M: Module>(&self, module: M, grads: GradientsParams) -> Climbed<M> {
+        self.climbing().climb(module, grads)
+    }
+
+    /// As [`SamConfig::optimize`], with an `optim` made from a clone of `self`.
     pub fn optimize<M, T, F>(
         &self,
         optim: &mut ModuleOptimizer,
         lr: impl Into<ModuleLearningRate>,
         module: M,
-        mut pass: F,
-    ) -> (M, T)
+        pass: F,
+    ) -> (M, [T; 2])
     where
         M: Module,
-        F: FnMut(&M) -> (T, GradientsParams),
+        F: FnMut(&M) -> (T, Gradients),
     {
-        assert!(
-            self.sam.ascent_part().is_whole(),
-            "SamOptimizer::optimize takes both gradients on the whole batch, but the configuration's \
-             ascent_fraction is below 1: call SamOptimizer::first_step with gradients taken on \
-             SamConfig::ascent_part of the batch, then step with those of the whole batch"
-        );
-        let (first, grads) = pass(&module);
-        let climbed = self.first_step(&module, grads);
-        let (_, grads) = pass(&climbed);
-        (optim.step(lr, module, grads), first)
+        self.climbing().optimize(optim, lr, module, pass)
+    }
+
+    fn climbing(&self) -> &SamConfig {
+        self.climbed.store(true, Ordering::Relaxed);
+        &self.sam
     }
 }
 
-/// SAM's second step: the base optimizer's update of w, with the gradient taken at w + e(w).
+/// The base optimizer's update.
 impl<O: Optimizer> Optimizer for SamOptimizer<O> {
     type State<const D: usize> = O::State<D>;
 

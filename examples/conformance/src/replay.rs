@@ -1,8 +1,8 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Linear;
-use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::activation::{log_softmax, relu, tanh};
-use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 
 use crate::case::{Activation, Base, Batch, Case, Layer, Loss, Model, Targets};
 
@@ -35,16 +35,16 @@ impl Deviations {
 /// * `dtype` - the floating-point type to train in.
 pub fn replay(case: &Case, device: &Device, dtype: FloatDType) -> Deviations {
     match case.base() {
-        Base::Sgd(base) => replay_with(case, base, device, dtype),
-        Base::Adam(base) => replay_with(case, base, device, dtype),
-        Base::AdamW(base) => replay_with(case, base, device, dtype),
+        Base::Sgd(base) => replay_with(case, base.into(), device, dtype),
+        Base::Adam(base) => replay_with(case, base.into(), device, dtype),
+        Base::AdamW(base) => replay_with(case, base.into(), device, dtype),
     }
 }
 
 /// Like [`replay`], with another base optimizer in place of the case's.
-pub fn replay_with<O: Optimizer>(
+pub fn replay_with(
     case: &Case,
-    base: O,
+    base: ModuleOptimizer,
     device: &Device,
     dtype: FloatDType,
 ) -> Deviations {
@@ -68,10 +68,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn train<O: Optimizer>(&self, base: O) -> Deviations {
+    fn train(&self, mut optim: ModuleOptimizer) -> Deviations {
         let sam = self.case.sam().expect("Case::load checks the method");
-        let sam = sam.optimizer(base);
-        let mut optim = ModuleOptimizer::from(sam.clone());
         let mut model = self.model(&self.case.init);
         let mut losses = Series::default();
         let mut norms = Series::default();
@@ -79,10 +77,11 @@ impl Run<'_> {
         for (index, step) in self.case.steps.iter().enumerate() {
             let batch = &self.case.batches[index % self.case.batches.len()];
             let (loss, grads) = self.pass(&model, batch);
+            let grads = GradientsParams::from_grads(grads, &model);
             norms.add(norm(&model, &grads), step.grad_norm);
-            let climbed = sam.first_step(&model, grads);
+            let climbed = sam.climb(model, grads);
             let (loss_perturbed, grads) = self.pass(&climbed, batch);
-            model = optim.step(self.case.learning_rate(), model, grads);
+            model = climbed.second_step(&mut optim, self.case.learning_rate(), grads);
 
             losses.add(loss, step.loss);
             losses.add(loss_perturbed, step.loss_perturbed);
@@ -118,10 +117,10 @@ impl Run<'_> {
         }
     }
 
-    fn pass(&self, model: &Mlp, batch: &Batch) -> (f64, GradientsParams) {
+    fn pass(&self, model: &Mlp, batch: &Batch) -> (f64, Gradients) {
         let loss = self.loss(model, batch);
         let value = read(loss.clone())[0];
-        (value, GradientsParams::from_grads(loss.backward(), model))
+        (value, loss.backward())
     }
 
     fn loss(&self, model: &Mlp, batch: &Batch) -> Tensor<1> {

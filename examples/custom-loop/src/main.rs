@@ -4,7 +4,7 @@
 use burn::module::Module;
 use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::{Linear, LinearConfig};
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::AdamConfig;
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
 use burn_sam::SamConfig;
@@ -54,36 +54,39 @@ fn main() {
     );
 }
 
-/// Each step takes the gradient at w, climbs, and applies the gradient at w + e(w) to w.
+/// Each step takes the gradients at w, climbs, and applies the gradients at w + e(w) to w.
 fn two_steps(mut model: Curve, data: &(Tensor<2>, Tensor<2>)) -> Curve {
-    let sam = SamConfig::new().optimizer(AdamConfig::new().build());
-    let mut optim = ModuleOptimizer::from(sam.clone());
+    let sam = SamConfig::new();
+    let mut optim = AdamConfig::new().init();
     for _ in 0..STEPS {
         let grads = model.loss(data).backward();
-        let grads = GradientsParams::from_grads(grads, &model);
-        let climbed = sam.first_step(&model, grads);
+        let climbed = sam.first_step(model, grads);
 
         let grads = climbed.loss(data).backward();
-        let grads = GradientsParams::from_grads(grads, &climbed);
-        model = optim.step(LEARNING_RATE, model, grads);
+        model = climbed.second_step(&mut optim, LEARNING_RATE, grads);
     }
     model
 }
 
-/// The same in one call, which hands back what the pass at w returned.
+/// The same in one call, which hands back what the passes at w and at w + e(w) returned.
 fn closure(mut model: Curve, data: &(Tensor<2>, Tensor<2>)) -> Curve {
-    let sam = SamConfig::new().optimizer(AdamConfig::new().build());
-    let mut optim = ModuleOptimizer::from(sam.clone());
+    let sam = SamConfig::new();
+    let mut optim = AdamConfig::new().init();
     for step in 0..STEPS {
-        let (updated, loss) = sam.optimize(&mut optim, LEARNING_RATE, model, |model: &Curve| {
-            let loss = model.loss(data);
-            let grads = GradientsParams::from_grads(loss.backward(), model);
-            (loss, grads)
-        });
+        let (updated, [loss, climbed]) =
+            sam.optimize(&mut optim, LEARNING_RATE, model, |model: &Curve| {
+                let loss = model.loss(data);
+                let grads = loss.backward();
+                (loss, grads)
+            });
         model = updated;
-        // Reading the loss waits for the device, so it is read now and then only.
+        // Reading the losses waits for the device, so they are read now and then only.
         if step % 100 == 0 {
-            println!("  step {step:3}:          loss {:.6}", value(loss));
+            let (loss, climbed) = (value(loss), value(climbed));
+            println!(
+                "  step {step:3}:          loss {loss:.6}, sharpness {:.6}",
+                climbed - loss
+            );
         }
     }
     model

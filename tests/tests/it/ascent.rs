@@ -1,7 +1,7 @@
 //! What the first step does to weights, for all models and all gradients.
 
 use burn::module::{Module, ParamGroup};
-use burn::optim::{GradientsParams, SgdConfig};
+use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device};
 use burn_sam::SamConfig;
 use burn_sam_tests::{Parameters, devices, pseudo_random, random_cases, same_values, values};
@@ -86,10 +86,8 @@ fn build(specs: &[Spec], on: (&Device, DType)) -> (Parameters, GradientsParams) 
 
 fn climb(specs: &[Spec], sam: &SamConfig, on: (&Device, DType)) -> (Parameters, Parameters) {
     let (module, grads) = build(specs, on);
-    let climbed = sam
-        .optimizer(SgdConfig::new().build())
-        .first_step(&module, grads);
-    (module, climbed)
+    let climbed = sam.climb(module.clone(), grads);
+    (module, (*climbed).clone())
 }
 
 /// The types that a device computes in, each with the relative error to expect of it.

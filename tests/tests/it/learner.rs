@@ -17,9 +17,9 @@ use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
 use burn::train::{
-    ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearningResult,
-    MetricEarlyStoppingStrategy, MultiDeviceOptim, RegressionOutput, StoppingCondition,
-    SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
+    ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearnerSummary, LearningResult,
+    MetricEarlyStoppingStrategy, MetricSummary, MultiDeviceOptim, RegressionOutput,
+    StoppingCondition, SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
 };
 use burn_sam::{AscentPart, Flatness, SamConfig, SamModel};
 use burn_sam_tests::{
@@ -99,16 +99,13 @@ fn temporary() -> tempfile::TempDir {
 
 /// The same by hand.
 fn steps<M: TrainingModel>(mut model: M, epochs: usize, device: &Device) -> M {
-    let sam = sam().optimizer(SgdConfig::new().build());
     let mut optim = sgd();
     for seed in (0..epochs).flat_map(|_| 0..BATCHES) {
         let points = Points::new(seed, device);
-        let pass = |model: &M| {
-            let loss = model.predict(&points).loss;
-            GradientsParams::from_grads(loss.backward(), model)
-        };
-        let climbed = sam.first_step(&model, pass(&model));
-        model = optim.step(LR, model, pass(&climbed));
+        let grads = model.predict(&points).loss.backward();
+        let climbed = sam().first_step(model, grads);
+        let grads = climbed.predict(&points).loss.backward();
+        model = climbed.second_step(&mut optim, LR, grads);
     }
     model
 }
@@ -163,10 +160,9 @@ fn a_part_of_the_batch_is_enough_for_the_ascent() {
         let config = sam().with_ascent_fraction(0.25);
 
         let plain = NormMlp::new(1, &device);
-        let optimizer = config.optimizer(SgdConfig::new().build());
         let part = part_of(&points, config.ascent_part());
         assert_eq!(part.x.dims()[0], 2);
-        let climbed = optimizer.first_step(&plain, plain.gradients(&part));
+        let climbed = config.climb(plain.clone(), plain.gradients(&part));
         let expected_item = climbed.predict(&points);
         let optim = || SgdConfig::new().init();
         let expected = optim().step(LR, plain, climbed.gradients(&points));
@@ -219,12 +215,10 @@ fn a_fraction_without_a_way_to_take_it_is_refused() {
     let message = panic_message(|| config.init(Mlp::new(1, &device)));
     assert!(message.contains("SamConfig::init_on_part"), "{message}");
     let message = panic_message(|| {
-        let optimizer = config.optimizer(SgdConfig::new().build());
-        let mut optim = ModuleOptimizer::from(optimizer.clone());
         let points = Points::new(0, &device);
         let model = Mlp::new(1, &device);
-        optimizer.optimize(&mut optim, LR, model, |model: &Mlp| {
-            ((), model.gradients(&points))
+        config.optimize(&mut sgd(), LR, model, |model: &Mlp| {
+            ((), model.loss(&points).backward())
         })
     });
     assert!(message.contains("SamConfig::ascent_part"), "{message}");
@@ -255,8 +249,8 @@ fn sharpness_is_logged_beside_the_loss() {
         let learner = Learner::new(model, SgdConfig::new().init(), LR);
         train(learner, (BATCHES, &device), directory.path(), |training| {
             training
-                .metric_train_numeric(sharpness.clone())
-                .metric_valid_numeric(sharpness)
+                // Burn's short way, which registers it for validation too.
+                .metrics((sharpness,))
                 .with_metric_logger(FileMetricLogger::new(directory.path()))
                 .num_epochs(2)
         });
@@ -274,7 +268,20 @@ fn sharpness_is_logged_beside_the_loss() {
             assert!((logged - expected).abs() < 1e-5, "{logged} for {expected}");
         }
         assert!(log("train", 2).lines().count() >= expected.len());
-        assert!(!log("valid", 1).contains(",1"), "{}", log("valid", 1));
+        assert!(log("train", 1).lines().all(|line| !line.contains("NaN")));
+        // In validation nothing climbs: neither the log nor the summary has a row.
+        for epoch in [1, 2] {
+            assert_eq!(log("valid", epoch), "");
+        }
+        let summary = LearnerSummary::new(directory.path(), &["Loss", "Sharpness"]).unwrap();
+        let names = |metrics: &[MetricSummary]| -> Vec<String> {
+            metrics.iter().map(|metric| metric.name.clone()).collect()
+        };
+        assert_eq!(names(&summary.metrics.train), ["Loss", "Sharpness"]);
+        assert_eq!(names(&summary.metrics.valid), ["Loss"]);
+        let mean = expected.iter().sum::<f64>() / expected.len() as f64;
+        let shown = summary.metrics.train[1].entries[0].value;
+        assert!((shown - mean).abs() < 1e-5, "{shown} for {mean}");
     }
 }
 
@@ -372,13 +379,12 @@ fn checkpoints_and_records_are_those_of_the_model() {
 }
 
 #[test]
-fn paths_groups_and_the_summary_are_those_of_the_model() {
+fn paths_and_groups_are_those_of_the_model() {
     for device in cpu_devices() {
         let device = device.autodiff();
         let model = NormMlp::new(1, &device);
         let wrapped = sam().init(model.clone());
         assert_eq!(values(&wrapped), values(&model));
-        assert_eq!(wrapped.to_string(), model.to_string());
         assert_eq!(wrapped.num_params(), model.num_params());
         assert_eq!(wrapped.devices(), model.devices());
         let record = |record: ModuleRecord| record.into_bytes().unwrap().to_vec();
@@ -400,6 +406,109 @@ fn paths_groups_and_the_summary_are_those_of_the_model() {
     }
 }
 
+/// A function that knows nothing of SAM.
+fn weights_of(model: &Mlp) -> Vec<f32> {
+    read(model.hidden.weight.val())
+}
+
+#[test]
+fn what_is_wrapped_can_be_looked_at() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let (model, points) = (Mlp::new(1, &device), Points::new(0, &device));
+        let config = sam().with_adaptive(true).with_eta(0.01);
+        let wrapped = config.init(model.clone());
+        assert_eq!(wrapped.config(), &config);
+        assert_eq!(weights_of(&wrapped), weights_of(&model));
+        assert_eq!(
+            read(wrapped.forward(points.x.clone())),
+            read(model.forward(points.x))
+        );
+    }
+}
+
+/// As the Learner's summary has it.
+#[test]
+fn printed_it_shows_its_settings_and_its_model() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let model = Mlp::new(1, &device);
+    let lines = |text: String| -> Vec<String> { text.lines().map(str::to_string).collect() };
+    let indented = lines(model.to_string().replace('\n', "\n  "));
+    let mut expected = vec!["SamModel {".to_string(), "  rho: 0.5".to_string()];
+    expected.push(format!("  model: {}", indented[0]));
+    expected.extend(indented[1..].iter().cloned());
+    expected.push("}".to_string());
+    assert_eq!(lines(sam().init(model.clone()).to_string()), expected);
+
+    let config = SamConfig::new()
+        .with_rho(2.0)
+        .with_adaptive(true)
+        .with_eta(0.01)
+        .with_group(ParamGroup::from_predicate("bias"), 0.0)
+        .with_ascent_fraction(0.5);
+    let text = config.init_on_part(model, part_of).to_string();
+    for line in [
+        "\n  rho: 2\n",
+        "bias",
+        "\n  adaptive, eta: 0.01\n",
+        "\n  ascent fraction: 0.5\n",
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+/// A generator that trains with SAM beside something else, in one module.
+#[derive(Module, Debug)]
+struct Pair {
+    climbing: SamModel<Mlp>,
+    plain: Mlp,
+}
+
+#[test]
+fn it_nests_in_other_modules() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let model = Mlp::new(1, &device);
+        let pair = Pair {
+            climbing: sam().init(model.clone()),
+            plain: Mlp::new(2, &device),
+        };
+        assert_eq!(pair.num_params(), 2 * model.num_params());
+        let paths: Vec<String> = values(&pair).into_iter().map(|(path, _)| path).collect();
+        assert_eq!(paths[0], "climbing.hidden.weight");
+        assert_eq!(paths[4], "plain.hidden.weight");
+        let text = pair.to_string();
+        assert!(
+            text.contains("climbing: SamModel {\n    rho: 0.5\n    model: Mlp {"),
+            "{text}"
+        );
+        let loaded = pair.clone().load_record(pair.clone().into_record());
+        assert!(same_values(&loaded, &pair));
+        let points = Points::new(0, &device);
+        let grads = TrainStep::step(&pair.climbing, points.clone()).grads;
+        let expected = TrainStep::step(&sam().init(model.clone()), points).grads;
+        let weight = model.hidden.weight.id;
+        assert_eq!(
+            read(grads.get::<2>(weight).unwrap()),
+            read(expected.get::<2>(weight).unwrap())
+        );
+    }
+}
+
+#[test]
+fn a_sam_model_is_not_wrapped_again() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let wrapped = sam().init(Mlp::new(1, &device));
+    let message = panic_message(|| sam().init(wrapped.clone()));
+    assert!(message.contains("it would take four"), "{message}");
+    assert!(message.contains("SamModel::into_inner"), "{message}");
+    let message = panic_message(|| {
+        let config = sam().with_ascent_fraction(0.5);
+        config.init_on_part(wrapped, part_of)
+    });
+    assert!(message.contains("it would take four"), "{message}");
+}
+
 #[test]
 fn accumulated_gradients_are_those_of_the_second_passes() {
     for device in cpu_devices() {
@@ -416,12 +525,11 @@ fn accumulated_gradients_are_those_of_the_second_passes() {
 
 /// One step of plain SGD with the sum of two batches' second gradients.
 fn summed_step(model: &Mlp, devices: [&Device; 2]) -> Mlp {
-    let sam = sam().optimizer(SgdConfig::new().build());
     let mut accumulator = burn::optim::GradientsAccumulator::new();
     for (seed, device) in (0..).zip(devices) {
         let points = Points::new(seed, device);
         let model = model.clone().fork(device);
-        let climbed = sam.first_step(&model, model.gradients(&points));
+        let climbed = sam().climb(model.clone(), model.gradients(&points));
         let grads = climbed.gradients(&points).to_device(devices[0], &model);
         accumulator.accumulate(&model, grads);
     }

@@ -104,7 +104,8 @@ fn with_adams_bias_correction_in_f64_all_agree() {
             } else {
                 0.0
             };
-            let deviations = replay_with(case, ExactAdam { decay }, &device, FloatDType::F64);
+            let deviations =
+                replay_with(case, ExactAdam { decay }.into(), &device, FloatDType::F64);
             assert!(
                 deviations.largest() <= 1e-10,
                 "{}: {deviations:?}",

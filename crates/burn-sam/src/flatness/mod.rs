@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::SamConfig;
-use crate::step::{climb, with_own_statistics};
+use crate::step::{check_groups, climb, with_own_statistics};
 use lanczos::Lanczos;
 pub use landscape::{Axis, Direction, LossCurve, LossSurface};
 #[cfg(feature = "plot")]
@@ -100,6 +100,10 @@ pub enum FlatnessError {
     },
     /// The loss is finite, but its gradient is not.
     Gradient,
+    /// Of a landscape, no loss is finite.
+    NothingFinite,
+    /// A group with a rho of its own matches no parameter of the module: what there is.
+    Group(String),
     /// A direction that does not go from a finite number to a larger one.
     Range {
         /// From here.
@@ -149,6 +153,11 @@ impl fmt::Display for FlatnessError {
             Self::Gradient => f.write_str(
                 "the loss is finite, but its gradient is not: there is no direction to look in",
             ),
+            Self::NothingFinite => f.write_str(
+                "no loss is finite at any of the points: choose a smaller range, or one that the weights \
+                 lie in",
+            ),
+            Self::Group(message) => f.write_str(message),
             Self::Range { from, to } => write!(
                 f,
                 "the direction goes from {from} to {to}, but must go from a finite number to a larger \
@@ -243,9 +252,9 @@ where
     ///
     /// # Errors
     ///
-    /// If no rho is above 0, or a loss is not finite.
+    /// If no rho is above 0, a group matches no parameter, or a loss is not finite.
     pub fn sharpness(&self, sam: &SamConfig) -> Result<f64> {
-        check_radius(sam)?;
+        self.check(sam)?;
         let (loss, grads) = self.gradients_of(&with_own_statistics(self.module))?;
         let climbed = climb(sam, with_own_statistics(self.module), grads);
         Ok(self.loss_of(&climbed)? - loss)
@@ -262,14 +271,15 @@ where
     ///
     /// # Errors
     ///
-    /// If no rho is above 0, `samples` is less than 2, or a loss is not finite.
+    /// If no rho is above 0, a group matches no parameter, `samples` is less than 2, or a loss is not
+    /// finite.
     pub fn average_sharpness(
         &self,
         sam: &SamConfig,
         samples: usize,
         seed: u64,
     ) -> Result<Estimate> {
-        check_radius(sam)?;
+        self.check(sam)?;
         check_count("samples", samples, 2, usize::MAX)?;
         let loss = self.loss()?;
         let mut rng = StdRng::seed_from_u64(seed);
@@ -368,6 +378,13 @@ where
         Ok(difference.scaled(0.5 / step / self.batches.len() as f64))
     }
 
+    fn check(&self, sam: &SamConfig) -> Result<()> {
+        match sam.largest_rho() {
+            rho if rho > 0.0 => check_groups(sam, self.module).map_err(FlatnessError::Group),
+            rho => Err(FlatnessError::Radius(rho)),
+        }
+    }
+
     fn loss_of(&self, module: &M) -> Result<f64> {
         let mut sum = 0.0;
         for (batch, input) in self.batches.iter().enumerate() {
@@ -415,13 +432,6 @@ fn read_loss(loss: Tensor<1>, batch: usize) -> Result<f64> {
             "the loss of batch {batch} has {} values, but a loss is one: take its mean",
             values.len()
         ),
-    }
-}
-
-fn check_radius(sam: &SamConfig) -> Result<()> {
-    match sam.largest_rho() {
-        rho if rho > 0.0 => Ok(()),
-        rho => Err(FlatnessError::Radius(rho)),
     }
 }
 

@@ -15,8 +15,9 @@ use burn::train::metric::{
 /// is read by the `Learner`'s thread for metrics, as Burn's own metrics are read; the training does
 /// not wait for it.
 ///
-/// It is a metric of training steps, which are what climbs: register it with
-/// `metric_train_numeric`. In validation it is not available, and says so. With several devices or
+/// It is a metric of training steps, which are what climbs: register it with `metric_train_numeric`, or
+/// with `metrics` among others; in validation it is not available, and no line of a log or a summary
+/// says otherwise. With several devices or
 /// gradient accumulation there is a value for each device's share of the batch or each micro-batch.
 /// Dropout draws other masks in the second pass than in the first, and the difference has that too.
 /// With an [ascent fraction](crate::SamConfig::with_ascent_fraction) below 1, the first loss is that of
@@ -89,7 +90,12 @@ impl Metric for SharpnessMetric {
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        Ok(self.state.compute_final(self.format()))
+        // Of no steps at all, as in validation, there is no mean.
+        let steps = self.state.running_value();
+        Ok(match steps {
+            NumericEntry::Aggregated { count: 0, .. } => SerializedEntry::not_available(None),
+            _ => self.state.compute_final(self.format()),
+        })
     }
 
     fn clear(&mut self) {

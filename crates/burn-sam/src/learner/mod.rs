@@ -2,19 +2,22 @@
 
 mod metric;
 
+use core::any::type_name;
+use core::ops::Deref;
 use std::sync::Arc;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{
-    Devices, Lora, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, QLora, Quantizer,
-    Reparameterizer,
+    Content, Devices, Lora, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper,
+    ModuleVisitor, Param, ParamGroup, QLora, Quantizer, Reparameterizer,
 };
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
-use crate::step::{climb, with_own_statistics};
+use crate::diagnostics::{Batch, LearnerModule};
+use crate::step::{Pass, passes};
 use crate::{AscentPart, SamConfig};
 use metric::Observer;
 pub use metric::SharpnessMetric;
@@ -40,14 +43,18 @@ impl SamConfig {
     /// # }
     /// ```
     ///
-    /// The training's result is a [`SamModel`]; [`into_inner`](SamModel::into_inner) gives the model
-    /// back.
+    /// The training's result is a [`SamModel`]: use it as the model that it is, or take the model out
+    /// with [`into_inner`](SamModel::into_inner).
     ///
     /// # Panics
     ///
     /// If the [ascent fraction](Self::with_ascent_fraction) is not 1: then it takes
-    /// [`init_on_part`](Self::init_on_part).
-    pub fn init<M: TrainStep + Module>(&self, model: M) -> SamModel<M> {
+    /// [`init_on_part`](Self::init_on_part). Or if `model` is a [`SamModel`] already, whose two passes
+    /// would become four.
+    pub fn init<M: LearnerModule>(&self, model: M) -> SamModel<M>
+    where
+        M::Input: Batch,
+    {
         assert!(
             self.ascent_part().is_whole(),
             "the ascent_fraction is below 1, but SamConfig::init does not know how to take part of a \
@@ -83,7 +90,8 @@ impl SamConfig {
     /// With a fraction of 1, `take` is not called and all is as with `init`.
     pub fn init_on_part<M, F>(&self, model: M, take: F) -> SamModel<M>
     where
-        M: TrainStep + Module,
+        M: LearnerModule,
+        M::Input: Batch,
         F: Fn(&M::Input, AscentPart) -> M::Input + Send + Sync + 'static,
     {
         let part = self.ascent_part();
@@ -94,6 +102,17 @@ impl SamConfig {
     }
 
     fn wrap<M: TrainStep>(&self, model: M, part: Option<Part<M::Input>>) -> SamModel<M> {
+        // All SamModels have the same name up to their parameter; types cannot say `not a SamModel`.
+        let (own, _) = type_name::<SamModel<M>>()
+            .split_once('<')
+            .expect("it has a parameter");
+        let of_model = type_name::<M>().split_once('<');
+        assert!(
+            of_model.is_none_or(|(name, _)| name != own),
+            "SamConfig::init got a SamModel, whose training step already takes SAM's two passes: wrapped \
+             once more it would take four. Wrap the model itself, or take it out with \
+             SamModel::into_inner"
+        );
         SamModel {
             sam: self.clone(),
             model,
@@ -109,8 +128,10 @@ impl SamConfig {
 /// Its training step runs two passes of the model's own: one at the weights w, whose output the
 /// metrics see and which updates running statistics, and one at w + e(w), whose gradients the
 /// optimizer gets. All else is the model's: as a [`Module`] it has the same parameters under the
-/// same paths, so records, parameter groups and the summary are those of the model, and a
-/// checkpoint made with SAM can be loaded without it, and the other way round.
+/// same paths, so records and parameter groups are those of the model, and a checkpoint made with SAM
+/// can be loaded without it, and the other way round. It derefs to the model (`result.model.forward(..)`),
+/// and can be a field of another module. Printed, as in the Learner's summary, it shows SAM's settings
+/// and the model.
 ///
 /// The input of the training step is cloned for the second pass, hence `Clone`.
 ///
@@ -136,6 +157,11 @@ impl<M: TrainStep> SamModel<M> {
     /// The model.
     pub fn into_inner(self) -> M {
         self.model
+    }
+
+    /// SAM's settings.
+    pub fn config(&self) -> &SamConfig {
+        &self.sam
     }
 
     /// A metric that shows how sharp the loss is where the training is. `loss` gives the loss,
@@ -177,6 +203,15 @@ impl<M: TrainStep> SamModel<M> {
     }
 }
 
+/// The model.
+impl<M: TrainStep> Deref for SamModel<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.model
+    }
+}
+
 impl<M: TrainStep + Clone> Clone for SamModel<M> {
     fn clone(&self) -> Self {
         Self {
@@ -206,24 +241,26 @@ where
     type Output = M::Output;
 
     fn step(&self, item: Self::Input) -> TrainOutput<Self::Output> {
-        // Made before the first pass: the statistics of several workers are averaged once all of them
-        // have passed, which a copy taken in between would disturb.
-        let own_statistics = with_own_statistics(&self.model);
-        let shared_statistics = self.model.clone();
-        let (at_w, to_climb, part) = match &self.part {
-            None => (shared_statistics, own_statistics, item.clone()),
-            Some(part) => (own_statistics, shared_statistics, part(&item)),
+        let (part, counted) = match &self.part {
+            None => (item.clone(), Pass::AtW),
+            Some(part) => (part(&item), Pass::Climbed),
         };
-        let first = at_w.map(&mut Local).step(part);
-        let second = climb(&self.sam, to_climb, first.grads).step(item);
+        let mut batches = [Some(part), Some(item)];
+        let ([first, second], grads) = passes(&self.sam, &self.model, counted, |model, at| {
+            let output = match at {
+                Pass::AtW => model.map(&mut Local).step(batches[0].take().expect("once")),
+                Pass::Climbed => model.step(batches[1].take().expect("once")),
+            };
+            (output.item, output.grads)
+        });
         if let Some(observer) = &self.observer {
-            observer(&first.item, &second.item);
+            observer(&first, &second);
         }
         TrainOutput {
-            grads: second.grads,
-            item: match self.part {
-                None => first.item,
-                Some(_) => second.item,
+            grads,
+            item: match counted {
+                Pass::AtW => first,
+                Pass::Climbed => second,
             },
         }
     }
@@ -278,11 +315,51 @@ impl<M: InferenceStep + TrainStep> InferenceStep for SamModel<M> {
     }
 }
 
-/// As the model.
+/// SAM's settings and the model.
 impl<M: TrainStep + core::fmt::Display> core::fmt::Display for SamModel<M> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        self.model.fmt(f)
+        writeln!(f, "SamModel {{")?;
+        for (name, value) in settings(&self.sam) {
+            writeln!(f, "  {name}: {value}")?;
+        }
+        let model = self.model.to_string().replace('\n', "\n  ");
+        write!(f, "  model: {model}\n}}")
     }
+}
+
+/// The same as a part of another module's display.
+impl<M: TrainStep + ModuleDisplay> ModuleDisplayDefault for SamModel<M> {
+    fn content(&self, content: Content) -> Option<Content> {
+        let content = content.set_top_level_type("SamModel");
+        settings(&self.sam)
+            .into_iter()
+            .fold(content, |content, (name, value)| {
+                content.add(&name, value.as_str())
+            })
+            .add("model", &self.model)
+            .optional()
+    }
+}
+
+impl<M: TrainStep + ModuleDisplay> ModuleDisplay for SamModel<M> {}
+
+/// What a reader of a summary wants to know: which SAM it is.
+fn settings(sam: &SamConfig) -> Vec<(String, String)> {
+    let mut settings = vec![("rho".to_string(), sam.rho().to_string())];
+    settings.extend(
+        sam.groups()
+            .map(|(group, rho)| (format!("rho of {group:?}"), rho.to_string())),
+    );
+    if sam.adaptive() {
+        settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
+    }
+    if !sam.ascent_part().is_whole() {
+        settings.push((
+            "ascent fraction".to_string(),
+            sam.ascent_fraction().to_string(),
+        ));
+    }
+    settings
 }
 
 /// Each method is the model's own.

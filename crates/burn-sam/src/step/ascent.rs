@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_sam_kernels::{Climbed, Parameter, perturb, squared_norm};
@@ -53,6 +53,54 @@ pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParam
     module.map(&mut assign)
 }
 
+/// Whether every group with a rho of its own matches a parameter of the module; if not, the rho would
+/// silently go nowhere, and the message says what there is to match.
+pub(crate) fn check_groups<M: Module>(sam: &SamConfig, module: &M) -> Result<(), String> {
+    if !sam.has_groups() {
+        return Ok(());
+    }
+    let mut matches = Matches {
+        unmatched: sam.groups().collect(),
+        path: Vec::new(),
+        paths: Vec::new(),
+    };
+    module.visit(&mut matches);
+    match matches.unmatched[..] {
+        [] => Ok(()),
+        [(group, rho), ..] => Err(format!(
+            "SamConfig: the group with a rho of {rho} matches no parameter of the module, so this rho \
+             would go nowhere: {group:?}. The parameters are: {}",
+            match matches.paths[..] {
+                [] => "none".to_string(),
+                _ => matches.paths.join(", "),
+            }
+        )),
+    }
+}
+
+/// The groups that no parameter has matched yet.
+struct Matches<'a> {
+    unmatched: Vec<(&'a ParamGroup, f64)>,
+    path: Vec<String>,
+    paths: Vec<String>,
+}
+
+impl ModuleVisitor for Matches<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        (self.unmatched).retain(|(group, _)| !group.matches(&param.id, Some(&path)));
+        self.paths.push(path);
+    }
+}
+
 /// Collects the parameters that have a gradient. Taking each gradient out of the lot makes a
 /// parameter that the module holds twice count once.
 struct Collect<'a> {
@@ -77,7 +125,7 @@ impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             let weight = param.val().inner().to_device(&grad.device());
-            let rho = self.sam.rho(&param.id, &self.path.join("."));
+            let rho = self.sam.rho_of(&param.id, &self.path.join("."));
             self.ids.push(param.id);
             self.parameters.push(Parameter::new(weight, grad, rho));
         }

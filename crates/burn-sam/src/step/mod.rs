@@ -1,9 +1,322 @@
-//! One step of SAM, as parts.
+//! One step of SAM, as parts, and their sequence.
 
 mod ascent;
 mod part;
 mod statistics;
 
-pub(crate) use ascent::{climb, in_place_of};
+use core::ops::Deref;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{Gradients, Tensor};
+
+use crate::SamConfig;
+pub(crate) use ascent::{check_groups, climb, in_place_of};
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
+
+impl SamConfig {
+    /// SAM's first step: climbs from the module at w to w + e(w), along the gradients of a loss
+    /// taken with this module.
+    ///
+    /// The module goes in and comes back, updated, from [`Climbed::second_step`]; in between, a loop
+    /// has the climbed module only, so that it cannot take the second gradients at w by mistake.
+    /// Inside, the module at w keeps its weights, bit for bit: nothing is ever subtracted.
+    ///
+    /// The climbed module has running statistics (batch normalization's) of its own, so that the
+    /// second pass does not count the batch again. Parameters without a gradient are not perturbed. If
+    /// all gradients are zero, or their norm is not finite, nothing is; that is decided on the device,
+    /// and nothing is read back.
+    ///
+    /// # Arguments
+    ///
+    /// * `module` - the module at w, on an autodiff device.
+    /// * `grads` - the gradients of a loss of this module's output; the loss may be of part of the
+    ///   batch (see [`ascent_part`](Self::ascent_part)).
+    ///
+    /// # Panics
+    ///
+    /// If parameters of the module require gradients, but none has one in `grads`; or if a
+    /// [group](Self::with_group) matches no parameter of the module.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::optim::SgdConfig;
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_sam::SamConfig;
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let mut model = LinearConfig::new(2, 1).init(&device);
+    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, -1.0]], &device);
+    /// let loss = |model: &Linear| model.forward(inputs.clone()).square().mean();
+    ///
+    /// let sam = SamConfig::new().with_rho(0.05);
+    /// let mut optim = SgdConfig::new().init();                // any of Burn's optimizers
+    /// for _ in 0..3 {
+    ///     let grads = loss(&model).backward();                // at w
+    ///     let climbed = sam.first_step(model, grads);         // w + e(w)
+    ///     let grads = loss(&climbed).backward();              // at w + e(w)
+    ///     model = climbed.second_step(&mut optim, 0.1, grads); // the base update, on w
+    /// }
+    /// ```
+    ///
+    /// # References
+    ///
+    /// Algorithm 1 and equation 2 of [Sharpness-Aware Minimization](https://arxiv.org/abs/2010.01412).
+    pub fn first_step<M: Module>(&self, module: M, grads: Gradients) -> Climbed<M> {
+        let grads = gradients_of(&module, grads, Pass::AtW);
+        self.climb(module, grads)
+    }
+
+    /// The [first step](Self::first_step) along gradients that are already sorted by parameter: those
+    /// of a `TrainStep`, a sum over several losses, or gradients made by hand.
+    ///
+    /// Without any gradient, the climbed module is at w.
+    ///
+    /// # Panics
+    ///
+    /// If there are gradients, but none of a parameter of `module`; or if a
+    /// [group](Self::with_group) matches no parameter of the module.
+    pub fn climb<M: Module>(&self, module: M, grads: GradientsParams) -> Climbed<M> {
+        if let Err(message) = check_groups(self, &module) {
+            panic!("{message}");
+        }
+        Climbed {
+            climbed: climb(self, with_own_statistics(&module), grads),
+            at_w: module,
+        }
+    }
+
+    /// One whole step of SAM: both passes and the update.
+    ///
+    /// `pass` is called twice, with the module at w and with the module at w + e(w). It returns the
+    /// gradients there and whatever else you want to know of the pass (the loss, the output). Both of
+    /// these are handed back, as the tensors that they may be: no value is read back from the device.
+    ///
+    /// # Arguments
+    ///
+    /// * `optim` - the module's optimizer: any of Burn's, as its configuration's `init` gives it, with
+    ///   its gradient clipping and its groups.
+    /// * `lr` - the learning rate.
+    /// * `module` - the module at w.
+    /// * `pass` - a forward and a backward pass over the batch.
+    ///
+    /// # Panics
+    ///
+    /// As [`first_step`](Self::first_step) and [`second_step`](Climbed::second_step), or if the
+    /// [ascent fraction](Self::with_ascent_fraction) is not 1: `pass` takes the whole batch both times.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::optim::AdamConfig;
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_sam::SamConfig;
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let model = LinearConfig::new(2, 1).init(&device);
+    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
+    ///
+    /// let sam = SamConfig::new();
+    /// let mut optim = AdamConfig::new().init();
+    /// let (model, [loss, loss_climbed]) = sam.optimize(&mut optim, 0.01, model, |model: &Linear| {
+    ///     let loss = model.forward(inputs.clone()).square().mean();
+    ///     let grads = loss.backward();
+    ///     (loss, grads)
+    /// });
+    /// let sharpness = loss_climbed - loss;
+    /// # assert!(sharpness.into_scalar::<f32>() > 0.0);
+    /// ```
+    pub fn optimize<M, T, F>(
+        &self,
+        optim: &mut ModuleOptimizer,
+        lr: impl Into<ModuleLearningRate>,
+        module: M,
+        mut pass: F,
+    ) -> (M, [T; 2])
+    where
+        M: Module,
+        F: FnMut(&M) -> (T, Gradients),
+    {
+        assert!(
+            self.ascent_part().is_whole(),
+            "SamConfig::optimize takes both gradients on the whole batch, but the ascent_fraction is \
+             below 1: call SamConfig::first_step with gradients taken on SamConfig::ascent_part of the \
+             batch, then Climbed::second_step with those of the whole batch"
+        );
+        let (values, grads) = passes(self, &module, Pass::AtW, |module, at| {
+            let (value, grads) = pass(&module);
+            (value, gradients_of(&module, grads, at))
+        });
+        (optim.step(lr, module, grads), values)
+    }
+}
+
+/// A module that has taken SAM's first step: the module at w + e(w), which keeps the one at w.
+///
+/// From [`SamConfig::first_step`]. Use it as the module that it is (`climbed.forward(..)`, `&climbed`
+/// where a `&M` is asked for), take the gradients of its loss, and give them to
+/// [`second_step`](Self::second_step), which returns the module at w, updated.
+///
+/// It is no [`Module`] itself, so that no optimizer can update w + e(w) in w's place.
+///
+/// # Gradient accumulation
+///
+/// Each micro-batch climbs on its own, and [`step_back`](Self::step_back) returns to w between them:
+///
+/// ```
+/// # use burn::nn::{Linear, LinearConfig};
+/// # use burn::optim::SgdConfig;
+/// # use burn::tensor::{Device, Tensor};
+/// # use burn_sam::SamConfig;
+/// use burn::optim::GradientsAccumulator;
+///
+/// # let device = Device::flex().autodiff();
+/// # let mut model = LinearConfig::new(2, 1).init(&device);
+/// # let micro_batches = [Tensor::<2>::ones([4, 2], &device), Tensor::<2>::zeros([4, 2], &device)];
+/// # let loss = |model: &Linear, batch: &Tensor<2>| model.forward(batch.clone()).square().mean();
+/// # let (sam, mut optim) = (SamConfig::new(), SgdConfig::new().init());
+/// let mut accumulator = GradientsAccumulator::new();
+/// for batch in &micro_batches {
+///     let grads = loss(&model, batch).backward();
+///     let climbed = sam.first_step(model, grads);
+///     let grads = loss(&climbed, batch).backward();
+///     let grads = climbed.second_gradients(grads);
+///     model = climbed.step_back(); // at w
+///     accumulator.accumulate(&model, grads);
+/// }
+/// model = optim.step(0.1, model, accumulator.grads());
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "take the gradients of its loss, then call second_step, which returns the module"]
+pub struct Climbed<M> {
+    at_w: M,
+    climbed: M,
+}
+
+/// The module at w + e(w).
+impl<M> Deref for Climbed<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.climbed
+    }
+}
+
+impl<M: Module> Climbed<M> {
+    /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w).
+    ///
+    /// # Arguments
+    ///
+    /// * `optim` - the module's optimizer: any of Burn's, as its configuration's `init` gives it. Its
+    ///   gradient clipping is of these gradients; its groups, state and records are as without SAM.
+    /// * `lr` - the learning rate.
+    /// * `grads` - the gradients of a loss of this climbed module's output.
+    ///
+    /// # Panics
+    ///
+    /// If parameters of the module require gradients, but none of the climbed ones has one in `grads`:
+    /// the loss was another module's, perhaps that at w.
+    pub fn second_step(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: impl Into<ModuleLearningRate>,
+        grads: Gradients,
+    ) -> M {
+        let grads = self.second_gradients(grads);
+        optim.step(lr, self.step_back(), grads)
+    }
+
+    /// The gradients at w + e(w), by parameter: to be accumulated, unscaled or changed otherwise
+    /// before an optimizer applies them to the module that [`step_back`](Self::step_back) returns.
+    ///
+    /// # Panics
+    ///
+    /// As [`second_step`](Self::second_step).
+    pub fn second_gradients(&self, grads: Gradients) -> GradientsParams {
+        gradients_of(&self.climbed, grads, Pass::Climbed)
+    }
+
+    /// The module at w, bit for bit as it was before the first step.
+    pub fn step_back(self) -> M {
+        self.at_w
+    }
+}
+
+/// One of the two passes of a step.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Pass {
+    /// At w.
+    AtW,
+    /// At w + e(w).
+    Climbed,
+}
+
+/// The two passes of a step, and the gradients of the second one, which are the base optimizer's.
+///
+/// The pass `counted` updates the running statistics of `module`; the other one has its own.
+pub(crate) fn passes<M: Module, T>(
+    sam: &SamConfig,
+    module: &M,
+    counted: Pass,
+    mut pass: impl FnMut(M, Pass) -> (T, GradientsParams),
+) -> ([T; 2], GradientsParams) {
+    if let Err(message) = check_groups(sam, module) {
+        panic!("{message}");
+    }
+    // Made before the first pass: the statistics of several workers are averaged once all of them
+    // have passed, which a copy taken in between would disturb.
+    let own_statistics = with_own_statistics(module);
+    let shared_statistics = module.clone();
+    let (at_w, to_climb) = match counted {
+        Pass::AtW => (shared_statistics, own_statistics),
+        Pass::Climbed => (own_statistics, shared_statistics),
+    };
+    let (first, grads) = pass(at_w, Pass::AtW);
+    let climbed = climb(sam, to_climb, grads);
+    let (second, grads) = pass(climbed, Pass::Climbed);
+    ([first, second], grads)
+}
+
+/// The gradients of a loss by parameter, or a panic if the loss was not of this module.
+fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsParams {
+    let grads = GradientsParams::from_grads(grads, module);
+    if grads.is_empty() {
+        let mut trainable = Trainable(0);
+        module.visit(&mut trainable);
+        if trainable.0 > 0 {
+            panic!(
+                "{} got gradients, but of the {} parameters that require them, none has one: {}",
+                match at {
+                    Pass::AtW => "SAM's first step",
+                    Pass::Climbed => "SAM's second step",
+                },
+                trainable.0,
+                match at {
+                    Pass::AtW =>
+                        "the loss was not taken with this module. Take it with the module that you \
+                         then give to SamConfig::first_step, after its last update",
+                    Pass::Climbed =>
+                        "the loss was not taken with the climbed module, but perhaps with the one at \
+                         w. Call the forward pass of what SamConfig::first_step returned \
+                         (climbed.forward(..)), or in SamConfig::optimize that of the module that \
+                         the closure is given",
+                }
+            );
+        }
+    }
+    grads
+}
+
+/// Counts the parameters that require gradients.
+struct Trainable(usize);
+
+impl ModuleVisitor for Trainable {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 += usize::from(param.is_require_grad());
+    }
+}
