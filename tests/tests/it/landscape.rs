@@ -2,7 +2,7 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose1d, ConvTranspose1dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::tensor::{Device, Tensor};
-use burn_sam::{Direction, Flatness, FlatnessError, LossCurve, LossSurface};
+use burn_sam::{Direction, Flatness, FlatnessError, LossCurve, LossSurface, Picture};
 use burn_sam_tests::{Mlp, NormMlp, Points, devices, read, same_values, values};
 
 fn near(value: f64, expected: f64, tolerance: f64) -> bool {
@@ -34,7 +34,8 @@ fn a_curve_leads_from_one_model_to_the_other() {
         for (t, loss) in curve.x.positions.iter().zip(&curve.losses) {
             let [a, b] = [3.0 - 3.0 * t, 4.0 - 3.0 * t];
             let expected = (a * a + b * b) / 2.0;
-            assert!(near(*loss, expected, 1e-5), "{loss} for {expected} at {t}");
+            let loss = loss.unwrap();
+            assert!(near(loss, expected, 1e-5), "{loss} for {expected} at {t}");
         }
     }
 }
@@ -119,7 +120,10 @@ fn a_random_direction_has_filters_as_long_as_the_models() {
             let along = Direction::random(7).with_range(0.0, 2.0).with_points(3);
             let losses = flatness.curve(&along).unwrap().losses;
             let is_bias = filter >= number - 6;
-            for (t, loss) in [0.0, 1.0, 2.0].into_iter().zip(losses) {
+            for (t, loss) in [0.0, 1.0, 2.0]
+                .into_iter()
+                .zip(losses.into_iter().flatten())
+            {
                 let expected = match is_bias {
                     true => 0.0,
                     false => t * t * f64::from(*length),
@@ -155,11 +159,17 @@ fn a_surface_is_made_of_curves_and_is_the_same_everywhere() {
         assert_eq!(surface.x, curve.x);
         assert_eq!(surface.y.positions, [-0.5, 0.0, 0.5]);
         for (in_plane, on_line) in surface.losses[1].iter().zip(&curve.losses) {
-            assert!(near(*in_plane, *on_line, 1e-5), "{in_plane} {on_line}");
+            let (in_plane, on_line) = (in_plane.unwrap(), on_line.unwrap());
+            assert!(near(in_plane, on_line, 1e-5), "{in_plane} {on_line}");
         }
         let along_y = flatness.curve(&y).unwrap();
-        assert!(near(surface.losses[2][2], along_y.losses[2], 1e-5));
-        assert!(near(curve.losses[2], flatness.loss().unwrap(), 1e-6));
+        let (corner, on_line) = (surface.losses[2][2], along_y.losses[2]);
+        assert!(near(corner.unwrap(), on_line.unwrap(), 1e-5));
+        assert!(near(
+            curve.losses[2].unwrap(),
+            flatness.loss().unwrap(),
+            1e-6
+        ));
         assert_ne!(surface.losses[0], surface.losses[2]);
         assert!(same_values(&model, &before) && model.statistics() == before.statistics());
         surfaces.push(surface);
@@ -167,6 +177,7 @@ fn a_surface_is_made_of_curves_and_is_the_same_everywhere() {
     for surface in &surfaces[1..] {
         let pairs = (surface.losses.concat().into_iter()).zip(surfaces[0].losses.concat());
         for (here, there) in pairs {
+            let (here, there) = (here.unwrap(), there.unwrap());
             assert!(near(here, there, 1e-4), "{here} {there}");
         }
     }
@@ -195,6 +206,49 @@ fn losses_are_data() {
     let json = serde_json::to_string(&(&curve, &surface)).unwrap();
     let read: (LossCurve, LossSurface) = serde_json::from_str(&json).unwrap();
     assert_eq!(read, (curve, surface));
+}
+
+/// Far from the weights the loss overflows: these points are holes, and the rest is there.
+#[test]
+fn points_that_are_not_finite_are_holes() {
+    for device in devices() {
+        let device = device.autodiff();
+        // In f32, exp(88.8) is not finite.
+        let loss = |weights: &Param<Tensor<2>>, _: &()| (weights.val() * 60.0).exp().sum();
+        let rows = Tensor::<2>::from_floats([[0.5, 1.0], [0.25, 0.5]], &device);
+        let weights = Param::from_tensor(rows);
+        let flatness = Flatness::new(&weights, &[()], loss).unwrap();
+        let x = Direction::random(0).with_points(21);
+        let curve = flatness.curve(&x).unwrap();
+        let holes: Vec<f64> = curve.holes().collect();
+        assert!(!holes.is_empty() && holes.len() < 20, "{holes:?}");
+        for (position, loss) in curve.x.positions.iter().zip(&curve.losses) {
+            assert_eq!(loss.is_none(), holes.contains(position));
+            assert!(loss.is_none_or(f64::is_finite));
+        }
+        assert!(curve.losses[10].is_some());
+        let csv = curve.to_csv();
+        assert_eq!(
+            csv.lines().filter(|row| row.ends_with(',')).count(),
+            holes.len()
+        );
+        let json = serde_json::to_string(&curve).unwrap();
+        assert_eq!(json.matches("null").count(), holes.len());
+        let read: LossCurve = serde_json::from_str(&json).unwrap();
+        assert_eq!(read.holes().collect::<Vec<_>>(), holes);
+        Picture::curves(&[("line", &curve)]).unwrap();
+
+        let y = Direction::random(1).with_points(5);
+        let surface = flatness.surface(&x, &y).unwrap();
+        let holes = surface.holes().count();
+        assert!(holes > 0 && holes < 105, "{holes}");
+        let csv = surface.to_csv();
+        assert_eq!(csv.lines().filter(|row| row.ends_with(',')).count(), holes);
+        let json = serde_json::to_string(&surface).unwrap();
+        let read: LossSurface = serde_json::from_str(&json).unwrap();
+        assert!(read.holes().eq(surface.holes()));
+        Picture::contours(&[("plane", &surface)]).unwrap();
+    }
 }
 
 #[test]
@@ -238,8 +292,18 @@ fn what_has_no_landscape_is_an_error() {
     let error = flatness_of_biases.curve(&Direction::random(0)).unwrap_err();
     assert_eq!(error, FlatnessError::NoFilters);
 
-    let far = random().with_range(-1e38, 1e38).with_points(3);
+    // Nothing but points far away.
+    let far = random().with_range(1e37, 1e38).with_points(3);
     let error = flatness.curve(&far).unwrap_err();
+    assert_eq!(error, FlatnessError::NothingFinite);
+    let error = flatness
+        .surface(&far, &Direction::random(1).with_range(1e37, 1e38))
+        .unwrap_err();
+    assert_eq!(error, FlatnessError::NothingFinite);
+    // The centre, though it is none of the points.
+    let nan = |model: &Mlp, points: &Points| model.loss(points) * f64::NAN;
+    let of_nan = Flatness::new(&model, &batches, nan).unwrap();
+    let error = of_nan.curve(&random().with_points(2)).unwrap_err();
     assert!(
         matches!(error, FlatnessError::Loss { batch: 0, .. }),
         "{error}"

@@ -10,7 +10,11 @@ fn axis(label: &str, points: usize) -> Axis {
 }
 
 fn surface(rows: usize, columns: usize, loss: impl Fn(f64, f64) -> f64) -> LossSurface {
-    let row = |y| (0..columns).map(|x| loss(x as f64, y as f64)).collect();
+    let row = |y| {
+        (0..columns)
+            .map(|x| hole_or(loss(x as f64, y as f64)))
+            .collect()
+    };
     LossSurface {
         x: axis("to the right", columns),
         y: axis("upwards", rows),
@@ -21,8 +25,13 @@ fn surface(rows: usize, columns: usize, loss: impl Fn(f64, f64) -> f64) -> LossS
 fn curve(losses: Vec<f64>) -> LossCurve {
     LossCurve {
         x: axis("along the line", losses.len()),
-        losses,
+        losses: losses.into_iter().map(hole_or).collect(),
     }
+}
+
+/// NaN stands for a hole.
+fn hole_or(loss: f64) -> Option<f64> {
+    (!loss.is_nan()).then_some(loss)
 }
 
 /// Of a PNG file's head.
@@ -90,6 +99,42 @@ fn one_scale_serves_all() {
     assert!(colours(&[("a", &low)]).len() > 5);
 }
 
+/// The grey of holes.
+const HOLE: &str = "fill=\"#C8C8C8\"";
+
+#[test]
+fn a_hole_is_a_gap() {
+    let lines = |losses: Vec<f64>| {
+        let picture = Picture::curves(&[("line", &curve(losses))]).unwrap();
+        let svg = picture.as_svg();
+        let of_curve = "stroke=\"#D55E00\"";
+        (
+            svg.matches(of_curve).count(),
+            svg.matches("<circle").count(),
+        )
+    };
+    // One of the lines is the legend's.
+    assert_eq!(lines(vec![1.0, 2.0, 3.0, 4.0, 5.0]), (2, 0));
+    assert_eq!(lines(vec![1.0, 2.0, f64::NAN, 4.0, 5.0]), (3, 0));
+    let (_, dots) = lines(vec![1.0, f64::NAN, 3.0, f64::NAN, f64::NAN]);
+    assert_eq!(dots, 2);
+
+    let whole = surface(5, 5, |x, y| 1.0 + x + y);
+    let holed = surface(5, 5, |x, y| match (x, y) {
+        (4.0, 4.0) | (0.0, 2.0) => f64::NAN,
+        _ => 1.0 + x + y,
+    });
+    let contours = |surface| Picture::contours(&[("s", surface)]).unwrap();
+    assert_eq!(contours(&whole).as_svg().matches(HOLE).count(), 0);
+    assert_eq!(contours(&holed).as_svg().matches(HOLE).count(), 2);
+    // Of 16 cells, one has the hole in the corner, and two the one at the edge.
+    let polygons = |surface: &LossSurface| {
+        let picture = Picture::surfaces(&[("s", surface)]).unwrap();
+        picture.as_svg().matches("<polygon").count()
+    };
+    assert_eq!(polygons(&whole) - polygons(&holed), 3);
+}
+
 #[test]
 fn files_are_what_their_names_say() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,11 +164,19 @@ fn what_cannot_be_drawn_is_an_error() {
     assert!(matches!(Picture::curves(&[]), Err(PictureError::Nothing)));
     assert!(matches!(Picture::contours(&[]), Err(PictureError::Nothing)));
     let named = |error: PictureError| error.to_string().starts_with("odd cannot be drawn");
-    for losses in [vec![1.0], vec![1.0, f64::NAN], vec![f64::INFINITY, 1.0]] {
+    for losses in [vec![1.0], vec![f64::INFINITY, 1.0]] {
         assert!(named(
             Picture::curves(&[("odd", &curve(losses))]).unwrap_err()
         ));
     }
+    let mut not_a_hole = curve(vec![1.0, 2.0]);
+    not_a_hole.losses[1] = Some(f64::NAN);
+    assert!(named(Picture::curves(&[("odd", &not_a_hole)]).unwrap_err()));
+    let nothing = curve(vec![f64::NAN, f64::NAN]);
+    assert!(matches!(
+        Picture::curves(&[("holes", &nothing)]),
+        Err(PictureError::Nothing)
+    ));
     let mut descending = curve(vec![1.0, 2.0]);
     descending.x.positions.reverse();
     assert!(named(Picture::curves(&[("odd", &descending)]).unwrap_err()));
@@ -143,6 +196,7 @@ fn losses() -> impl Strategy<Value = f64> {
         Just(1.0 + f64::EPSILON),
         Just(f64::MIN_POSITIVE / 4.0),
         Just(f64::MAX),
+        Just(f64::NAN),
     ]
 }
 
@@ -150,17 +204,26 @@ proptest! {
     #![proptest_config(random_cases(64))]
 
     #[test]
-    fn any_finite_losses_are_drawn(
+    fn any_losses_are_drawn_and_holes_are_counted(
         (rows, columns, values) in (2..6usize, 2..6usize).prop_flat_map(|(rows, columns)| {
             let values = proptest::collection::vec(losses(), rows * columns);
             (Just(rows), Just(columns), values)
         })
     ) {
+        prop_assume!(values.iter().any(|value| !value.is_nan()));
+        let holes = values.iter().filter(|value| value.is_nan()).count();
+        let title = match holes {
+            0 => "\ns\n".to_string(),
+            _ => format!("\ns ({holes} of {} not finite)\n", values.len()),
+        };
         let surface = surface(rows, columns, |x, y| values[y as usize * columns + x as usize]);
         for picture in [Picture::contours(&[("s", &surface)]), Picture::surfaces(&[("s", &surface)])] {
             let picture = picture.unwrap();
             prop_assert!(!picture.as_svg().contains("NaN"));
+            prop_assert!(picture.as_svg().contains(&title), "{title}");
         }
-        Picture::curves(&[("c", &curve(values))]).unwrap();
+        let picture = Picture::curves(&[("s", &curve(values))]).unwrap();
+        prop_assert!(!picture.as_svg().contains("NaN"));
+        prop_assert!(picture.as_svg().contains(&title), "{title}");
     }
 }

@@ -95,31 +95,42 @@ pub struct Axis {
 }
 
 /// The loss along a line through weight space. From [`Flatness::curve`].
+///
+/// Where the loss is not finite, as it may be far from the weights, the curve has a hole: `None`, in
+/// serde's JSON `null`, in CSV an empty field.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossCurve {
     /// The line.
     pub x: Axis,
-    /// A loss for each position.
-    pub losses: Vec<f64>,
+    /// A loss for each position, or none where it is not finite.
+    pub losses: Vec<Option<f64>>,
 }
 
 /// The loss in a plane through weight space. From [`Flatness::surface`].
+///
+/// It can have holes as a [`LossCurve`] can.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LossSurface {
     /// One direction of the plane.
     pub x: Axis,
     /// The other.
     pub y: Axis,
-    /// For each position of `y`, a loss for each position of `x`.
-    pub losses: Vec<Vec<f64>>,
+    /// For each position of `y`, a loss for each position of `x`, or none where it is not finite.
+    pub losses: Vec<Vec<Option<f64>>>,
 }
 
 impl LossCurve {
     /// A line `x,loss`, and then one for each position.
     pub fn to_csv(&self) -> String {
         let rows = self.x.positions.iter().zip(&self.losses);
-        let rows = rows.map(|(x, loss)| format!("{x},{loss}\n"));
+        let rows = rows.map(|(x, loss)| format!("{x},{}\n", field(loss)));
         "x,loss\n".to_string() + &rows.collect::<String>()
+    }
+
+    /// Where the loss is not finite.
+    pub fn holes(&self) -> impl Iterator<Item = f64> {
+        let points = self.x.positions.iter().zip(&self.losses);
+        points.filter(|(_, loss)| loss.is_none()).map(|(x, _)| *x)
     }
 }
 
@@ -129,11 +140,27 @@ impl LossSurface {
         let mut csv = "x,y,loss\n".to_string();
         for (y, losses) in self.y.positions.iter().zip(&self.losses) {
             for (x, loss) in self.x.positions.iter().zip(losses) {
-                csv += &format!("{x},{y},{loss}\n");
+                csv += &format!("{x},{y},{}\n", field(loss));
             }
         }
         csv
     }
+
+    /// Where the loss is not finite, as positions of x and y.
+    pub fn holes(&self) -> impl Iterator<Item = (f64, f64)> {
+        let rows = self.y.positions.iter().zip(&self.losses);
+        rows.flat_map(|(y, losses)| {
+            let points = self.x.positions.iter().zip(losses);
+            points
+                .filter(|(_, loss)| loss.is_none())
+                .map(|(x, _)| (*x, *y))
+        })
+    }
+}
+
+/// A hole is an empty field.
+fn field(loss: &Option<f64>) -> String {
+    loss.map_or(String::new(), |loss| loss.to_string())
 }
 
 impl<M, B, L> Flatness<'_, M, B, L>
@@ -141,24 +168,27 @@ where
     M: Module,
     L: Fn(&M, &B) -> Tensor<1>,
 {
-    /// The loss along a line.
+    /// The loss along a line. A point at which it is not finite is a hole.
     ///
     /// # Errors
     ///
     /// If the direction's range is none or it has less than 2 points, nothing of the module moves
-    /// along it, the other module has other shapes, or a loss is not finite.
+    /// along it, the other module has other shapes, or the loss is not finite at the module's own weights
+    /// or at all points.
     pub fn curve(&self, x: &Direction<M>) -> Result<LossCurve> {
         let axis = x.axis()?;
         let direction = self.direction(x)?;
+        self.loss()?;
         let mut losses = Vec::with_capacity(x.points);
         for &position in &axis.positions {
             losses.push(self.loss_at(&direction, position)?);
             (self.progress)(losses.len(), x.points);
         }
+        check_any(losses.iter())?;
         Ok(LossCurve { x: axis, losses })
     }
 
-    /// The loss in the plane of two directions.
+    /// The loss in the plane of two directions. A point at which it is not finite is a hole.
     ///
     /// # Errors
     ///
@@ -173,6 +203,7 @@ where
         }
         let [x_axis, y_axis] = axes;
         let [along_x, along_y] = directions;
+        self.loss()?;
         let mut losses = Vec::with_capacity(y.points);
         for &y_position in &y_axis.positions {
             let mut row = Vec::with_capacity(x.points);
@@ -183,6 +214,7 @@ where
             }
             losses.push(row);
         }
+        check_any(losses.iter().flatten())?;
         Ok(LossSurface {
             x: x_axis,
             y: y_axis,
@@ -203,8 +235,19 @@ where
         }
     }
 
-    fn loss_at(&self, vector: &Vector, position: f64) -> Result<f64> {
+    /// `None` if it is not finite.
+    fn loss_at(&self, vector: &Vector, position: f64) -> Result<Option<f64>> {
         let module = with_own_statistics(self.module);
-        self.loss_of(&self.trainable.displace(module, vector, position))
+        match self.loss_of(&self.trainable.displace(module, vector, position)) {
+            Err(FlatnessError::Loss { .. }) => Ok(None),
+            loss => loss.map(Some),
+        }
+    }
+}
+
+fn check_any<'a>(mut losses: impl Iterator<Item = &'a Option<f64>>) -> Result<()> {
+    match losses.any(Option::is_some) {
+        true => Ok(()),
+        false => Err(FlatnessError::NothingFinite),
     }
 }

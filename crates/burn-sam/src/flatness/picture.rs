@@ -15,6 +15,8 @@ use crate::{Axis, LossCurve, LossSurface};
 const FONT: &str = "sans-serif";
 const PANEL: (u32, u32) = (460, 440);
 const BAR: u32 = 130;
+/// Where the loss is not finite.
+const HOLE: RGBColor = RGBColor(200, 200, 200);
 /// Okabe and Ito's colours, which the colour-blind can tell apart.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(213, 94, 0),
@@ -30,7 +32,8 @@ const COLOURS: [RGBColor; 7] = [
 ///
 /// Several are drawn in one picture, on the same scale: otherwise nobody sees which is flatter. The
 /// scale is logarithmic if all losses are above 0 and the largest is more than 30 times the smallest.
-/// The colours are told apart by the colour-blind.
+/// The colours are told apart by the colour-blind. Where a loss is not finite there is a gap, grey in
+/// contours, and the name says how many points that are.
 ///
 /// # Example
 ///
@@ -39,7 +42,7 @@ const COLOURS: [RGBColor; 7] = [
 ///
 /// let curve = |curvature: f64| {
 ///     let positions: Vec<f64> = (-10..=10).map(|step| f64::from(step) / 10.0).collect();
-///     let losses = positions.iter().map(|x| curvature * x * x).collect();
+///     let losses = positions.iter().map(|x| Some(curvature * x * x)).collect();
 ///     let label = "random direction 0, in filter norms".to_string();
 ///     LossCurve { x: Axis { label, positions }, losses }
 /// };
@@ -58,8 +61,8 @@ pub struct Picture {
 pub enum PictureError {
     /// There is nothing to draw.
     Nothing,
-    /// What has this name has not one finite loss for each position, or less than 2 positions, or they
-    /// do not ascend.
+    /// What has this name has not one loss (or a hole) for each position, or one that is not finite, or
+    /// less than 2 positions, or they do not ascend.
     Malformed(String),
     /// The file's name ends neither in `.svg` nor in `.png`.
     Extension(PathBuf),
@@ -73,8 +76,8 @@ impl fmt::Display for PictureError {
             Self::Nothing => f.write_str("there is nothing to draw"),
             Self::Malformed(name) => write!(
                 f,
-                "{name} cannot be drawn: it must have one finite loss for each position, and two \
-                 ascending positions or more"
+                "{name} cannot be drawn: it must have one finite loss or a hole (None) for each \
+                 position, and two ascending positions or more"
             ),
             Self::Extension(file) => write!(
                 f,
@@ -110,7 +113,8 @@ impl Picture {
             let has_shape = curve.losses.len() == curve.x.positions.len();
             check(name, &[&curve.x], has_shape, curve.losses.iter())?;
         }
-        let scale = Scale::of(curves.iter().flat_map(|(_, curve)| &curve.losses))?;
+        let losses = curves.iter().flat_map(|(_, curve)| &curve.losses);
+        let scale = Scale::of(losses.flatten())?;
         let positions = || curves.iter().flat_map(|(_, curve)| &curve.x.positions);
         let x_range = positions().copied().fold(f64::INFINITY, f64::min)
             ..positions().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -130,11 +134,23 @@ impl Picture {
                 .light_line_style(WHITE)
                 .draw()?;
             for ((name, curve), colour) in curves.iter().zip(COLOURS.into_iter().cycle()) {
-                let points = curve.x.positions.iter().copied();
-                let points = points.zip(curve.losses.iter().copied());
+                let points: Vec<(f64, Option<f64>)> = (curve.x.positions.iter().copied())
+                    .zip(curve.losses.iter().copied())
+                    .collect();
+                let whole = points.split(|(_, loss)| loss.is_none());
+                let pieces = whole.filter(|piece| !piece.is_empty()).map(|piece| {
+                    let points = piece.iter().filter_map(|&(x, loss)| Some((x, loss?)));
+                    points.collect::<Vec<_>>()
+                });
                 let style = colour.stroke_width(2);
-                let line = chart.draw_series(LineSeries::new(points, style))?;
-                line.label(*name)
+                // A point between two holes is no line.
+                let dots = (pieces.clone().filter(|piece| piece.len() == 1))
+                    .map(|piece| Circle::new(piece[0], 2, colour.filled()));
+                chart.draw_series(dots)?;
+                let lines = pieces.map(|piece| PathElement::new(piece, style));
+                chart
+                    .draw_series(lines)?
+                    .label(titled(name, curve.losses.iter()))
                     .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
             }
             chart
@@ -164,8 +180,9 @@ impl Picture {
                 .y_label_area_size(60)
                 .build_cartesian_2d(range(xs), range(ys))?;
             chart.plotting_area().fill(&scale.colour(0.0))?;
+            // The lines around a hole are those around a peak; what stands for it is painted over.
             let parts: Vec<f64> = (surface.losses.iter().flatten())
-                .map(|&loss| scale.part(loss))
+                .map(|loss| loss.map_or(1.0, |loss| scale.part(loss)))
                 .collect();
             let bands: Vec<Range<f64>> = scale.bands().skip(1).collect();
             let thresholds: Vec<f64> = bands.iter().map(|band| band.start).collect();
@@ -194,6 +211,17 @@ impl Picture {
                     chart.draw_series(lines.map(|line| PathElement::new(line, style)))?;
                 }
             }
+            let holes = surface.losses.iter().enumerate().flat_map(|(row, losses)| {
+                let holes = losses.iter().enumerate().filter(|(_, loss)| loss.is_none());
+                holes.map(move |(column, _)| {
+                    let corner = |to: f64| {
+                        // Half a step around it, within the frame.
+                        (at(xs, column as f64 + to), at(ys, row as f64 + to))
+                    };
+                    Rectangle::new([corner(0.0), corner(1.0)], HOLE.filled())
+                })
+            });
+            chart.draw_series(holes)?;
             chart.draw_series([Cross::new((0.0, 0.0), 6, WHITE.stroke_width(2))])?;
             chart
                 .configure_mesh()
@@ -237,14 +265,15 @@ impl Picture {
             // From the back to the front: what is near hides what is behind it.
             let cells = (0..ys.len() - 1)
                 .flat_map(|row| (0..xs.len() - 1).rev().map(move |column| (column, row)));
-            chart.draw_series(cells.map(|(column, row)| {
+            chart.draw_series(cells.filter_map(|(column, row)| {
                 let corners = [(0, 0), (0, 1), (1, 1), (1, 0)].map(|(right, down)| {
                     let (column, row) = (column + right, row + down);
-                    (xs[column], surface.losses[row][column], ys[row])
+                    Some((xs[column], surface.losses[row][column]?, ys[row]))
                 });
+                let corners: Vec<_> = corners.into_iter().collect::<Option<_>>()?;
                 let parts = corners.iter().map(|corner| scale.part(corner.1));
                 let colour = scale.colour(parts.sum::<f64>() / 4.0);
-                Polygon::new(corners, colour.filled())
+                Some(Polygon::new(corners, colour.filled()))
             }))?;
             let style = TextStyle::from((FONT, 15).into_font());
             let style = style.pos(Pos::new(HPos::Center, VPos::Center));
@@ -312,13 +341,14 @@ impl Picture {
         let losses = surfaces
             .iter()
             .flat_map(|(_, surface)| surface.losses.iter().flatten());
-        let scale = Scale::of(losses)?;
+        let scale = Scale::of(losses.flatten())?;
         let width = PANEL.0 * surfaces.len() as u32;
         Ok(Self::draw((width + BAR, PANEL.1), |canvas| {
             let (panels, bar) = canvas.split_horizontally(width);
             let panels = panels.split_evenly((1, surfaces.len()));
             for (area, (name, surface)) in panels.iter().zip(surfaces) {
-                panel(area, name, surface, &scale)?;
+                let title = titled(name, surface.losses.iter().flatten());
+                panel(area, &title, surface, &scale)?;
             }
             scale.draw_bar(&bar)
         }))
@@ -501,6 +531,14 @@ fn number(value: f64) -> String {
     }
 }
 
+/// The name, and how much of what it names is missing.
+fn titled<'a>(name: &str, losses: impl Iterator<Item = &'a Option<f64>> + Clone) -> String {
+    match losses.clone().filter(|loss| loss.is_none()).count() {
+        0 => name.to_string(),
+        holes => format!("{name} ({holes} of {} not finite)", losses.count()),
+    }
+}
+
 fn range(positions: &[f64]) -> Range<f64> {
     positions[0]..positions[positions.len() - 1]
 }
@@ -532,13 +570,16 @@ fn check<'a>(
     name: &str,
     axes: &[&Axis],
     has_shape: bool,
-    mut losses: impl Iterator<Item = &'a f64>,
+    mut losses: impl Iterator<Item = &'a Option<f64>>,
 ) -> Result<()> {
     let ascends = |axis: &&Axis| {
         let positions = &axis.positions;
         positions.len() > 1 && positions.windows(2).all(|pair| pair[0] < pair[1])
     };
-    match has_shape && axes.iter().all(ascends) && losses.all(|loss| loss.is_finite()) {
+    match has_shape
+        && axes.iter().all(ascends)
+        && losses.all(|loss| loss.is_none_or(f64::is_finite))
+    {
         true => Ok(()),
         false => Err(PictureError::Malformed(name.to_string())),
     }
