@@ -39,6 +39,8 @@
 //! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1 |
 //! | dropout | each pass draws its own masks |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod config;
 mod diagnostics;
 mod flatness;

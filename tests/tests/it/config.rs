@@ -13,6 +13,59 @@ struct TrainingConfig {
     sam: SamConfig,
 }
 
+/// As the guide has it, for files from before SAM.
+#[derive(Config, Debug)]
+struct ConfigThatHadNoSam {
+    #[config(default = 64)]
+    batch_size: usize,
+    sam: Option<SamConfig>,
+}
+
+#[test]
+fn a_file_from_before_sam_loads_into_an_option() {
+    let load = |json: &str| {
+        ConfigThatHadNoSam::load_binary(json.as_bytes())
+            .unwrap()
+            .sam
+    };
+    assert_eq!(load(r#"{"batch_size": 32}"#), None);
+    assert_eq!(
+        load(r#"{"batch_size": 32, "sam": {}}"#),
+        Some(SamConfig::new())
+    );
+    let rho = load(r#"{"batch_size": 32, "sam": {"rho": 0.1}}"#).unwrap();
+    assert_eq!(rho, SamConfig::new().with_rho(0.1));
+    // Without the Option, Burn refuses it.
+    let error = TrainingConfig::load_binary(br#"{"batch_size": 32}"#).unwrap_err();
+    assert!(error.to_string().contains("missing field `sam`"), "{error}");
+}
+
+#[test]
+fn what_was_set_can_be_read() {
+    let sam = SamConfig::new()
+        .with_rho(0.1)
+        .with_adaptive(true)
+        .with_eta(0.01)
+        .with_eps(1e-9)
+        .with_ascent_fraction(0.125)
+        .with_group(ParamGroup::from_predicate("bias"), 0.0)
+        .with_group(ParamGroup::from_predicate("norm"), 0.2);
+    assert_eq!((sam.rho(), sam.eta(), sam.eps()), (0.1, 0.01, 1e-9));
+    assert!(sam.adaptive());
+    assert_eq!(sam.ascent_fraction(), 0.125);
+    let groups: Vec<(String, f64)> = (sam.groups())
+        .map(|(group, rho)| (format!("{group:?}"), rho))
+        .collect();
+    assert!(
+        groups[0].0.contains("bias") && groups[1].0.contains("norm"),
+        "{groups:?}"
+    );
+    assert_eq!(
+        groups.iter().map(|(_, rho)| *rho).collect::<Vec<_>>(),
+        [0.0, 0.2]
+    );
+}
+
 fn file(config: &Value) -> Result<SamConfig, String> {
     SamConfig::load_binary(config.to_string().as_bytes()).map_err(|err| err.to_string())
 }

@@ -3,6 +3,7 @@
 mod ascent;
 mod config;
 mod flatness;
+mod half_precision;
 mod kernels;
 mod landscape;
 mod learner;
