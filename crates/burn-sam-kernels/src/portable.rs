@@ -136,6 +136,45 @@ pub fn perturb<const D: usize>(
     (weight + ascent).cast(dtype)
 }
 
+/// The inner product of two tensors of the same shape, on the same device, as a tensor of shape `[1]`.
+///
+/// It is f64 if either of them is and f32 otherwise, and 0 for empty tensors.
+pub fn inner_product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<1> {
+    let wide = accumulation_dtype([a.dtype(), b.dtype()]);
+    if a.shape().num_elements() == 0 {
+        return Tensor::zeros([1], (&a.device(), DType::from(wide)));
+    }
+    (a.cast(wide) * b.cast(wide)).sum()
+}
+
+/// The linear combination of two tensors, x a + y b, of a's type and device.
+///
+/// Where `refused` is true it is a, whatever b and the coefficients hold.
+///
+/// # Arguments
+///
+/// * `a`, `b` - tensors of the same shape, on the same device.
+/// * `coefficients` - x and y, of shape `[1]`, on any device.
+/// * `refused` - of shape `[1]`, on any device.
+pub fn combine<const D: usize>(
+    a: Tensor<D>,
+    b: Tensor<D>,
+    coefficients: &[Tensor<1>; 2],
+    refused: &Tensor<1, Bool>,
+) -> Tensor<D> {
+    if a.shape().num_elements() == 0 {
+        return a;
+    }
+    let (device, dtype, shape) = (a.device(), a.dtype(), a.shape());
+    let wide = accumulation_dtype([dtype]);
+    let [x, y] = coefficients
+        .clone()
+        .map(|coefficient| coefficient.to_device(&device).cast(wide).reshape([1; D]));
+    let refused = refused.clone().to_device(&device).reshape([1; D]);
+    let combined = (a.clone().cast(wide) * x + b.cast(wide) * y).cast(dtype);
+    combined.mask_where(refused.expand(shape), a)
+}
+
 /// ASAM's T = |w| + eta.
 fn magnitude<const D: usize>(weight: Tensor<D>, eta: f64) -> Tensor<D> {
     weight.abs().add_scalar(eta)

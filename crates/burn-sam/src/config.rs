@@ -3,7 +3,7 @@ use burn::module::{ParamGroup, ParamId};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::OptimizerRule;
-use crate::{AscentPart, SamOptimizer};
+use crate::{AscentPart, Descent, SamOptimizer};
 
 /// Configuration of sharpness-aware minimization (SAM).
 ///
@@ -29,7 +29,10 @@ use crate::{AscentPart, SamOptimizer};
 /// | `adaptive` | false | whether the radius is relative to each weight (ASAM) |
 /// | `eta` | 0 | ASAM's offset: its T is \|w\| + eta |
 /// | `eps` | 1e-12 | stability constant, added to the gradient norm |
+/// | `adaptive_biases` | true | if adaptive, whether biases are too (not with [`asam`](Self::asam)) |
 /// | `ascent_fraction` | 1 | part of the batch that the first pass takes |
+/// | `ascents` | 1 | climbs a step, each of a radius of rho |
+/// | `descent` | `"climbed"` | what the base optimizer gets: a [`Descent`] |
 /// | groups | none | parameter groups with a rho of their own |
 ///
 /// A field that is missing in a file has its default; one that is not known, or that has a value
@@ -69,7 +72,10 @@ pub struct SamConfig {
     adaptive: bool,
     eta: f64,
     eps: f64,
+    adaptive_biases: bool,
     ascent_fraction: f64,
+    ascents: usize,
+    descent: Descent,
     groups: Vec<RhoGroup>,
 }
 
@@ -89,7 +95,10 @@ impl Default for SamConfig {
             adaptive: false,
             eta: 0.0,
             eps: 1e-12,
+            adaptive_biases: true,
             ascent_fraction: 1.0,
+            ascents: 1,
+            descent: Descent::Climbed,
             groups: Vec::new(),
         }
     }
@@ -99,6 +108,24 @@ impl SamConfig {
     /// The defaults of the paper: plain SAM with a rho of 0.05.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// ASAM as its authors have it: [adaptive](Self::with_adaptive) but for biases, with an eta of 0.01
+    /// and a rho of 0.5.
+    ///
+    /// A bias, or the beta of a normalization layer, climbs as in SAM, with a T of 1.
+    ///
+    /// # References
+    ///
+    /// [ASAM](https://arxiv.org/abs/2102.11600) (Kwon et al.), algorithm 1 and section 5.
+    pub fn asam() -> Self {
+        Self {
+            rho: 0.5,
+            adaptive: true,
+            eta: 0.01,
+            adaptive_biases: false,
+            ..Self::default()
+        }
     }
 
     /// Sets the radius rho of the neighbourhood, for every parameter that no
@@ -173,6 +200,46 @@ impl SamConfig {
         self.checked()
     }
 
+    /// Sets how many times a step climbs, each time along the gradient where it stands, by a radius of
+    /// rho: two ascents take three passes a step. 1, if not said otherwise.
+    ///
+    /// In a loop of your own with [`first_step`](Self::first_step), the ascents after the first one are
+    /// [`Climbed::climb_on`](crate::Climbed::climb_on).
+    ///
+    /// # Panics
+    ///
+    /// If `ascents` is 0.
+    ///
+    /// # References
+    ///
+    /// `optax.contrib.sam` has it as its `sync_period`, less one; [SAM](https://arxiv.org/abs/2010.01412)
+    /// tried it in its appendix C.
+    pub fn with_ascents(mut self, ascents: usize) -> Self {
+        self.ascents = ascents;
+        self.checked()
+    }
+
+    /// Sets what the base optimizer gets: the gradients at w + e(w) alone, as in SAM, or combined with
+    /// those at w, as in GSAM and WSAM.
+    ///
+    /// # Panics
+    ///
+    /// If a number of it is out of range.
+    pub fn with_descent(mut self, descent: Descent) -> Self {
+        self.descent = descent;
+        self.checked()
+    }
+
+    /// Sets whether biases, and the betas of normalization layers, are adaptive where the rest is: true,
+    /// if not said otherwise, and false with [`asam`](Self::asam).
+    ///
+    /// A bias is a parameter whose path ends in `bias` or `beta`. Without
+    /// [`with_adaptive`](Self::with_adaptive) it has no effect.
+    pub fn with_adaptive_biases(mut self, adaptive_biases: bool) -> Self {
+        self.adaptive_biases = adaptive_biases;
+        self
+    }
+
     /// The part of a batch that the ascent uses.
     pub fn ascent_part(&self) -> AscentPart {
         AscentPart::new(self.ascent_fraction)
@@ -219,6 +286,21 @@ impl SamConfig {
         self.ascent_fraction
     }
 
+    /// Whether biases are adaptive where the rest is.
+    pub fn adaptive_biases(&self) -> bool {
+        self.adaptive_biases
+    }
+
+    /// How many times a step climbs.
+    pub fn ascents(&self) -> usize {
+        self.ascents
+    }
+
+    /// What the base optimizer gets.
+    pub fn descent(&self) -> Descent {
+        self.descent
+    }
+
     /// The groups that have a rho of their own, in the order in which they were added: of several
     /// that match a parameter the last one counts.
     pub fn groups(&self) -> impl Iterator<Item = (&ParamGroup, f64)> {
@@ -263,6 +345,11 @@ impl SamConfig {
         self.adaptive.then_some(self.eta)
     }
 
+    /// Whether a parameter's T depends on which one it is.
+    pub(crate) fn spares_biases(&self) -> bool {
+        self.adaptive && !self.adaptive_biases
+    }
+
     /// Of all parameters, whichever group they are in.
     pub(crate) fn largest_rho(&self) -> f64 {
         let groups = self.groups.iter().map(|entry| entry.rho);
@@ -285,6 +372,10 @@ impl SamConfig {
                 "SamConfig: ascent_fraction is {fraction}, but must be a number above 0 and up to 1"
             ));
         }
+        if self.ascents == 0 {
+            return Err("SamConfig: ascents is 0, but a step climbs at least once".to_string());
+        }
+        self.descent.validate()?;
         for (index, entry) in self.groups.iter().enumerate() {
             check(&format!("groups[{index}].rho"), entry.rho)?;
         }
@@ -340,7 +431,10 @@ struct Unchecked {
     adaptive: bool,
     eta: Option<f64>,
     eps: Option<f64>,
+    adaptive_biases: bool,
     ascent_fraction: Option<f64>,
+    ascents: usize,
+    descent: Descent,
     groups: Vec<UncheckedGroup>,
 }
 
@@ -359,7 +453,10 @@ impl Default for Unchecked {
             adaptive: config.adaptive,
             eta: Some(config.eta),
             eps: Some(config.eps),
+            adaptive_biases: config.adaptive_biases,
             ascent_fraction: Some(config.ascent_fraction),
+            ascents: config.ascents,
+            descent: Descent::Climbed,
             groups: Vec::new(),
         }
     }
@@ -374,7 +471,10 @@ impl TryFrom<Unchecked> for SamConfig {
             adaptive: file.adaptive,
             eta: file.eta.unwrap_or(f64::NAN),
             eps: file.eps.unwrap_or(f64::NAN),
+            adaptive_biases: file.adaptive_biases,
             ascent_fraction: file.ascent_fraction.unwrap_or(f64::NAN),
+            ascents: file.ascents,
+            descent: file.descent,
             groups: file
                 .groups
                 .into_iter()

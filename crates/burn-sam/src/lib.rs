@@ -58,4 +58,4 @@ pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
 pub use learner::{SamModel, SharpnessMetric};
 pub use optimizer::SamOptimizer;
-pub use step::{AscentPart, Climbed};
+pub use step::{AscentPart, Climbed, Descent};

@@ -4,7 +4,7 @@ use burn::module::ParamGroup;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Adam, AdamConfig, AdamW, AdamWConfig, Sgd, SgdConfig};
-use burn_sam::SamConfig;
+use burn_sam::{Descent, SamConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -150,6 +150,15 @@ enum MethodSpec {
         rho: Option<f64>,
         groups: Option<Vec<f64>>,
     },
+    Gsam {
+        rho: f64,
+        alpha: f64,
+    },
+    Wsam {
+        rho: f64,
+        gamma: f64,
+        decouple: bool,
+    },
 }
 
 fn one() -> usize {
@@ -265,18 +274,40 @@ impl Case {
 
     /// The sharpness-aware method.
     pub(crate) fn sam(&self) -> Result<SamConfig, CaseError> {
-        let (rho, groups, adaptive) = match &self.method {
-            MethodSpec::Sam { ascent_steps, .. } if *ascent_steps != 1 => {
-                return Err(CaseError::Unsupported(format!(
-                    "method sam with {ascent_steps} ascent steps"
-                )));
+        let out_of_range =
+            |name: &str, value: f64| CaseError::Invalid(format!("the method has {name} {value}"));
+        let config = SamConfig::new();
+        let (rho, groups, config) = match self.method.clone() {
+            MethodSpec::Sam {
+                ascent_steps: 0, ..
+            } => return Err(out_of_range("ascent_steps", 0.0)),
+            MethodSpec::Sam {
+                rho,
+                groups,
+                ascent_steps,
+            } => (rho, groups, config.with_ascents(ascent_steps)),
+            MethodSpec::Asam { rho, groups } => (rho, groups, config.with_adaptive(true)),
+            MethodSpec::Gsam { alpha, .. } if !(alpha >= 0.0 && alpha.is_finite()) => {
+                return Err(out_of_range("alpha", alpha));
             }
-            MethodSpec::Sam { rho, groups, .. } => (rho, groups, false),
-            MethodSpec::Asam { rho, groups } => (rho, groups, true),
+            MethodSpec::Gsam { rho, alpha } => {
+                let descent = Descent::Gsam { alpha };
+                (Some(rho), None, config.with_descent(descent))
+            }
+            MethodSpec::Wsam { decouple: true, .. } => {
+                return Err(CaseError::Unsupported("method wsam, decoupled".to_string()));
+            }
+            MethodSpec::Wsam { gamma, .. } if !(0.0..1.0).contains(&gamma) => {
+                return Err(out_of_range("gamma", gamma));
+            }
+            MethodSpec::Wsam { rho, gamma, .. } => {
+                let descent = Descent::Wsam { gamma };
+                (Some(rho), None, config.with_descent(descent))
+            }
         };
         let rhos = match (rho, groups) {
-            (Some(rho), None) => vec![*rho; self.init.len()],
-            (None, Some(groups)) if groups.len() == self.init.len() => groups.clone(),
+            (Some(rho), None) => vec![rho; self.init.len()],
+            (None, Some(groups)) if groups.len() == self.init.len() => groups,
             _ => {
                 return Err(CaseError::Invalid(
                     "the method has neither a rho nor a rho for each layer".to_string(),
@@ -286,7 +317,6 @@ impl Case {
         if let Some(rho) = rhos.iter().find(|rho| !(rho.is_finite() && **rho >= 0.0)) {
             return Err(CaseError::Invalid(format!("the method has a rho of {rho}")));
         }
-        let config = SamConfig::new().with_adaptive(adaptive);
         Ok(
             (rhos.into_iter().enumerate()).fold(config, |config, (layer, rho)| {
                 let group = ParamGroup::from_regex(format!(r"^layers\.{layer}\."));

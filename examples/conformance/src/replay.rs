@@ -79,7 +79,11 @@ impl Run<'_> {
             let (loss, grads) = self.pass(&model, batch);
             let grads = GradientsParams::from_grads(grads, &model);
             norms.add(norm(&model, &grads), step.grad_norm);
-            let climbed = sam.climb(model, grads);
+            let mut climbed = sam.climb(model, grads);
+            for _ in 1..sam.ascents() {
+                let (_, grads) = self.pass(&climbed, batch);
+                climbed = climbed.climb_on(grads);
+            }
             let (loss_perturbed, grads) = self.pass(&climbed, batch);
             model = climbed.second_step(&mut optim, self.case.learning_rate(), grads);
 

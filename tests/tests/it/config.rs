@@ -1,7 +1,7 @@
 use burn::config::Config;
 use burn::module::ParamGroup;
 use burn::tensor::Tensor;
-use burn_sam::SamConfig;
+use burn_sam::{Descent, SamConfig};
 use burn_sam_tests::{devices, panic_message, random_cases, read};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -51,7 +51,8 @@ fn what_was_set_can_be_read() {
         .with_group(ParamGroup::from_predicate("bias"), 0.0)
         .with_group(ParamGroup::from_predicate("norm"), 0.2);
     assert_eq!((sam.rho(), sam.eta(), sam.eps()), (0.1, 0.01, 1e-9));
-    assert!(sam.adaptive());
+    assert!(sam.adaptive() && sam.adaptive_biases());
+    assert_eq!((sam.ascents(), sam.descent()), (1, Descent::Climbed));
     assert_eq!(sam.ascent_fraction(), 0.125);
     let groups: Vec<(String, f64)> = (sam.groups())
         .map(|(group, rho)| (format!("{group:?}"), rho))
@@ -79,7 +80,10 @@ fn the_defaults_are_the_papers() {
             "adaptive": false,
             "eta": 0.0,
             "eps": 1e-12,
+            "adaptive_biases": true,
             "ascent_fraction": 1.0,
+            "ascents": 1,
+            "descent": "climbed",
             "groups": []
         })
     );
@@ -113,6 +117,44 @@ fn fields_missing_in_a_file_have_their_defaults() {
 }
 
 #[test]
+fn a_file_reads_like_the_methods_name() {
+    let gsam = Descent::Gsam { alpha: 0.1 };
+    let wsam = Descent::Wsam { gamma: 0.6 };
+    for (json, config) in [
+        (
+            json!({"descent": {"gsam": {"alpha": 0.1}}}),
+            SamConfig::new().with_descent(gsam),
+        ),
+        (
+            json!({"descent": {"wsam": {"gamma": 0.6}}}),
+            SamConfig::new().with_descent(wsam),
+        ),
+        (json!({"ascents": 3}), SamConfig::new().with_ascents(3)),
+        (
+            json!({"rho": 0.5, "adaptive": true, "eta": 0.01, "adaptive_biases": false}),
+            SamConfig::asam(),
+        ),
+        // As files were before there were other methods.
+        (
+            json!({"rho": 0.1, "adaptive": true, "eta": 0.5, "eps": 1e-9, "ascent_fraction": 0.5,
+                   "groups": []}),
+            (SamConfig::new()
+                .with_rho(0.1)
+                .with_adaptive(true)
+                .with_eta(0.5))
+            .with_eps(1e-9)
+            .with_ascent_fraction(0.5),
+        ),
+    ] {
+        assert_eq!(file(&json).unwrap(), config);
+        assert_eq!(
+            SamConfig::load_binary(config.to_string().as_bytes()).unwrap(),
+            config
+        );
+    }
+}
+
+#[test]
 fn unknown_fields_in_a_file_are_refused_by_name() {
     let message = file(&json!({"roh": 0.2})).unwrap_err();
     assert!(message.contains("unknown field `roh`"), "{message}");
@@ -130,6 +172,10 @@ fn wrong_values_from_code_are_refused_by_name_and_value() {
             ("rho", panic_message(|| SamConfig::new().with_rho(value))),
             ("eta", panic_message(|| SamConfig::new().with_eta(value))),
             ("eps", panic_message(|| SamConfig::new().with_eps(value))),
+            (
+                "descent.gsam.alpha",
+                panic_message(|| SamConfig::new().with_descent(Descent::Gsam { alpha: value })),
+            ),
             (
                 "groups[0].rho",
                 panic_message(|| SamConfig::new().with_group(ParamGroup::all(), value)),
@@ -162,6 +208,16 @@ fn wrong_values_from_a_file_are_refused_by_name_and_value() {
             "SamConfig: ascent_fraction is NaN,",
         ),
         (json!({"eps": null}), "SamConfig: eps is NaN,"),
+        (json!({"ascents": 0}), "SamConfig: ascents is 0, but"),
+        (
+            json!({"descent": {"gsam": {"alpha": -1}}}),
+            "SamConfig: descent.gsam.alpha is -1, but must be a finite number of at least 0",
+        ),
+        (
+            json!({"descent": {"wsam": {"gamma": 1}}}),
+            "SamConfig: descent.wsam.gamma is 1, but must be a number from 0 to below 1",
+        ),
+        (json!({"descent": "gasm"}), "unknown variant `gasm`"),
         (
             json!({"groups": [{"group": group, "rho": 0.1}, {"group": group, "rho": -3}]}),
             "SamConfig: groups[1].rho is -3,",

@@ -7,6 +7,7 @@ mod half_precision;
 mod kernels;
 mod landscape;
 mod learner;
+mod methods;
 mod modules;
 mod optimizer;
 mod picture;

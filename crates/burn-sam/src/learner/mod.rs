@@ -18,7 +18,7 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::diagnostics::{Batch, LearnerModule};
 use crate::step::{Pass, passes};
-use crate::{AscentPart, SamConfig};
+use crate::{AscentPart, Descent, SamConfig};
 use metric::Observer;
 pub use metric::SharpnessMetric;
 
@@ -245,11 +245,11 @@ where
             None => (item.clone(), Pass::AtW),
             Some(part) => (part(&item), Pass::Climbed),
         };
-        let mut batches = [Some(part), Some(item)];
+        let mut item = Some(item);
         let ([first, second], grads) = passes(&self.sam, &self.model, counted, |model, at| {
             let output = match at {
-                Pass::AtW => model.map(&mut Local).step(batches[0].take().expect("once")),
-                Pass::Climbed => model.step(batches[1].take().expect("once")),
+                Pass::Climbed => model.step(item.take().expect("once")),
+                _ => model.map(&mut Local).step(part.clone()),
             };
             (output.item, output.grads)
         });
@@ -259,8 +259,8 @@ where
         TrainOutput {
             grads,
             item: match counted {
-                Pass::AtW => first,
                 Pass::Climbed => second,
+                _ => first,
             },
         }
     }
@@ -352,6 +352,12 @@ fn settings(sam: &SamConfig) -> Vec<(String, String)> {
     );
     if sam.adaptive() {
         settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
+    }
+    if sam.ascents() > 1 {
+        settings.push(("ascents".to_string(), sam.ascents().to_string()));
+    }
+    if sam.descent() != Descent::Climbed {
+        settings.push(("descent".to_string(), format!("{:?}", sam.descent())));
     }
     if !sam.ascent_part().is_whole() {
         settings.push((

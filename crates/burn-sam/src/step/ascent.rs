@@ -5,14 +5,14 @@
 //! ```
 //!
 //! (equation 2 of SAM, arXiv 2010.01412; T of ASAM, arXiv 2102.11600). The norm is one over all
-//! parameters that have a gradient; rho is the parameter's group's.
+//! parameters that have a gradient; rho is the parameter's group's. T may be 1 for biases alone.
 
 use std::collections::HashMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use burn_sam_kernels::{Climbed, Parameter, perturb, squared_norm};
+use burn_sam_kernels::{Climbed, Parameter, perturb, portable::total, squared_norm};
 
 use crate::SamConfig;
 
@@ -32,24 +32,28 @@ pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParam
         sam,
         path: Vec::new(),
         grads,
-        ids: Vec::with_capacity(count),
-        parameters: Vec::with_capacity(count),
+        scaled: Vec::with_capacity(count),
+        spared: Vec::new(),
     };
     module.visit(&mut collect);
-    let Collect {
-        ids, parameters, ..
-    } = collect;
+    let Collect { scaled, spared, .. } = collect;
+    // Each list with its T.
+    let lists = [(scaled, sam.adaptive_eta()), (spared, None)]
+        .map(|(list, eta)| (list.into_iter().unzip::<_, _, Vec<_>, Vec<_>>(), eta));
 
-    let eta = sam.adaptive_eta();
-    let Some(norm) = squared_norm(&parameters, eta) else {
+    let norms = (lists.iter()).filter_map(|((_, parameters), eta)| squared_norm(parameters, *eta));
+    let Some(norm) = total(norms.collect()) else {
         panic!(
             "SAM's first step got {count} gradients, but none belongs to a parameter of the module: \
              take them with GradientsParams::from_grads(loss.backward(), &model), of the same model"
         );
     };
-    let climbed = perturb(parameters, norm, sam.eps(), eta);
+    let climbed = lists.into_iter().flat_map(|((ids, parameters), eta)| {
+        let climbed = perturb(parameters, norm.clone(), sam.eps(), eta);
+        ids.into_iter().zip(climbed)
+    });
 
-    let mut assign = Assign(ids.into_iter().zip(climbed).collect());
+    let mut assign = Assign(climbed.collect());
     module.map(&mut assign)
 }
 
@@ -107,13 +111,14 @@ struct Collect<'a> {
     sam: &'a SamConfig,
     path: Vec<String>,
     grads: GradientsParams,
-    ids: Vec<ParamId>,
-    parameters: Vec<Parameter>,
+    scaled: Vec<(ParamId, Parameter)>,
+    /// The biases, if they are spared ASAM's T.
+    spared: Vec<(ParamId, Parameter)>,
 }
 
 impl ModuleVisitor for Collect<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
-        if self.sam.has_groups() {
+        if self.sam.has_groups() || self.sam.spares_biases() {
             self.path.push(name.to_string());
         }
     }
@@ -126,8 +131,12 @@ impl ModuleVisitor for Collect<'_> {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             let weight = param.val().inner().to_device(&grad.device());
             let rho = self.sam.rho_of(&param.id, &self.path.join("."));
-            self.ids.push(param.id);
-            self.parameters.push(Parameter::new(weight, grad, rho));
+            let is_bias = matches!(self.path.last().map(String::as_str), Some("bias" | "beta"));
+            let list = match self.sam.spares_biases() && is_bias {
+                true => &mut self.spared,
+                false => &mut self.scaled,
+            };
+            list.push((param.id, Parameter::new(weight, grad, rho)));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One step of SAM, as parts, and their sequence.
 
 mod ascent;
+mod descent;
 mod part;
 mod statistics;
 
@@ -13,6 +14,8 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::SamConfig;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
+pub use descent::Descent;
+use descent::copy;
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
 
@@ -85,16 +88,20 @@ impl SamConfig {
             panic!("{message}");
         }
         Climbed {
+            sam: self.clone(),
+            at_w_grads: self.descent().keep(&module, &grads),
             climbed: climb(self, with_own_statistics(&module), grads),
+            climbs: 1,
             at_w: module,
         }
     }
 
     /// One whole step of SAM: both passes and the update.
     ///
-    /// `pass` is called twice, with the module at w and with the module at w + e(w). It returns the
-    /// gradients there and whatever else you want to know of the pass (the loss, the output). Both of
-    /// these are handed back, as the tensors that they may be: no value is read back from the device.
+    /// `pass` is called twice, with the module at w and with the module at w + e(w); with several
+    /// [ascents](Self::with_ascents), also on the way up. It returns the gradients there and whatever else
+    /// you want to know of the pass (the loss, the output). What it returned at w and at w + e(w) is handed
+    /// back, as the tensors that these may be: no value is read back from the device.
     ///
     /// # Arguments
     ///
@@ -191,11 +198,27 @@ impl SamConfig {
 /// }
 /// model = optim.step(0.1, model, accumulator.grads());
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[must_use = "take the gradients of its loss, then call second_step, which returns the module"]
 pub struct Climbed<M> {
+    sam: SamConfig,
     at_w: M,
+    /// Where the descent combines them with the second ones.
+    at_w_grads: Option<GradientsParams>,
     climbed: M,
+    climbs: usize,
+}
+
+impl<M: Module> Clone for Climbed<M> {
+    fn clone(&self) -> Self {
+        Self {
+            sam: self.sam.clone(),
+            at_w: self.at_w.clone(),
+            at_w_grads: (self.at_w_grads.as_ref()).map(|grads| copy(&self.at_w, grads)),
+            climbed: self.climbed.clone(),
+            climbs: self.climbs,
+        }
+    }
 }
 
 /// The module at w + e(w).
@@ -208,6 +231,32 @@ impl<M> Deref for Climbed<M> {
 }
 
 impl<M: Module> Climbed<M> {
+    /// One more ascent, from where this one stands and by another radius of rho, along the gradients of a
+    /// loss of this climbed module's output.
+    ///
+    /// For a configuration with more than one [ascent](SamConfig::with_ascents).
+    ///
+    /// # Panics
+    ///
+    /// If all ascents have been taken, or as [`second_step`](Self::second_step).
+    pub fn climb_on(self, grads: Gradients) -> Self {
+        let ascents = self.sam.ascents();
+        assert!(
+            self.climbs < ascents,
+            "Climbed::climb_on would be ascent {} of {ascents}: take the second step, or ask for more with \
+             SamConfig::with_ascents",
+            self.climbs + 1
+        );
+        let grads = gradients_of(&self.climbed, grads, Pass::Between);
+        // With statistics that the passes before have not counted.
+        let from = with_own_statistics(&self.climbed);
+        Self {
+            climbed: climb(&self.sam, from, grads),
+            climbs: self.climbs + 1,
+            ..self
+        }
+    }
+
     /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w).
     ///
     /// # Arguments
@@ -220,7 +269,8 @@ impl<M: Module> Climbed<M> {
     /// # Panics
     ///
     /// If parameters of the module require gradients, but none of the climbed ones has one in `grads`:
-    /// the loss was another module's, perhaps that at w.
+    /// the loss was another module's, perhaps that at w. Or if the configuration asks for more
+    /// [ascents](SamConfig::with_ascents) than were taken.
     pub fn second_step(
         self,
         optim: &mut ModuleOptimizer,
@@ -231,14 +281,24 @@ impl<M: Module> Climbed<M> {
         optim.step(lr, self.step_back(), grads)
     }
 
-    /// The gradients at w + e(w), by parameter: to be accumulated, unscaled or changed otherwise
-    /// before an optimizer applies them to the module that [`step_back`](Self::step_back) returns.
+    /// The gradients to descend along, by parameter: to be accumulated, unscaled or changed otherwise
+    /// before an optimizer applies them to the module that [`step_back`](Self::step_back) returns. They are
+    /// those at w + e(w), or what the [`Descent`] makes of them.
     ///
     /// # Panics
     ///
     /// As [`second_step`](Self::second_step).
     pub fn second_gradients(&self, grads: Gradients) -> GradientsParams {
-        gradients_of(&self.climbed, grads, Pass::Climbed)
+        let ascents = self.sam.ascents();
+        assert!(
+            self.climbs == ascents,
+            "SAM's second step came after {} of {ascents} ascents: take the others with Climbed::climb_on, \
+             or all of them with SamConfig::optimize",
+            self.climbs
+        );
+        let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
+        let at_w = self.at_w_grads.as_ref();
+        self.sam.descent().combine(&self.at_w, at_w, grads)
     }
 
     /// The module at w, bit for bit as it was before the first step.
@@ -247,16 +307,19 @@ impl<M: Module> Climbed<M> {
     }
 }
 
-/// One of the two passes of a step.
+/// A pass of a step.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Pass {
     /// At w.
     AtW,
+    /// On the way up, if there are several ascents.
+    Between,
     /// At w + e(w).
     Climbed,
 }
 
-/// The two passes of a step, and the gradients of the second one, which are the base optimizer's.
+/// The passes of a step, what the first and the last one returned, and the gradients that are the base
+/// optimizer's.
 ///
 /// The pass `counted` updates the running statistics of `module`; the other one has its own.
 pub(crate) fn passes<M: Module, T>(
@@ -273,13 +336,19 @@ pub(crate) fn passes<M: Module, T>(
     let own_statistics = with_own_statistics(module);
     let shared_statistics = module.clone();
     let (at_w, to_climb) = match counted {
-        Pass::AtW => (shared_statistics, own_statistics),
         Pass::Climbed => (own_statistics, shared_statistics),
+        _ => (shared_statistics, own_statistics),
     };
     let (first, grads) = pass(at_w, Pass::AtW);
-    let climbed = climb(sam, to_climb, grads);
-    let (second, grads) = pass(climbed, Pass::Climbed);
-    ([first, second], grads)
+    let at_w_grads = sam.descent().keep(module, &grads);
+    let mut climbed = climb(sam, to_climb, grads);
+    for _ in 1..sam.ascents() {
+        let (_, grads) = pass(with_own_statistics(&climbed), Pass::Between);
+        climbed = climb(sam, climbed, grads);
+    }
+    let (last, grads) = pass(climbed, Pass::Climbed);
+    let grads = sam.descent().combine(module, at_w_grads.as_ref(), grads);
+    ([first, last], grads)
 }
 
 /// The gradients of a loss by parameter, or a panic if the loss was not of this module.
@@ -293,6 +362,7 @@ fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsP
                 "{} got gradients, but of the {} parameters that require them, none has one: {}",
                 match at {
                     Pass::AtW => "SAM's first step",
+                    Pass::Between => "SAM's next ascent",
                     Pass::Climbed => "SAM's second step",
                 },
                 trainable.0,
@@ -300,7 +370,7 @@ fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsP
                     Pass::AtW =>
                         "the loss was not taken with this module. Take it with the module that you \
                          then give to SamConfig::first_step, after its last update",
-                    Pass::Climbed =>
+                    Pass::Between | Pass::Climbed =>
                         "the loss was not taken with the climbed module, but perhaps with the one at \
                          w. Call the forward pass of what SamConfig::first_step returned \
                          (climbed.forward(..)), or in SamConfig::optimize that of the module that \
