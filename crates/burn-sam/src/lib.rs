@@ -48,6 +48,7 @@ mod flatness;
 mod learner;
 mod optimizer;
 mod step;
+mod steps;
 
 pub use config::SamConfig;
 pub use flatness::{
@@ -58,4 +59,5 @@ pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
 pub use learner::{SamModel, SharpnessMetric};
 pub use optimizer::SamOptimizer;
-pub use step::{AscentPart, Climbed, Descent};
+pub use step::{Ascent, AscentPart, Between, Climbed, Descent, Passes};
+pub use steps::SamSteps;

@@ -4,7 +4,7 @@ use burn::module::ParamGroup;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Adam, AdamConfig, AdamW, AdamWConfig, Sgd, SgdConfig};
-use burn_sam::{Descent, SamConfig};
+use burn_sam::{Ascent, Descent, SamConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -76,12 +76,14 @@ pub(crate) enum Targets {
 /// The figures of one step.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Step {
-    /// The loss at w.
-    pub loss: f64,
-    /// The gradient norm |g| at w.
-    pub grad_norm: f64,
+    /// The loss at w, where the method takes it.
+    pub loss: Option<f64>,
+    /// The gradient norm |g| at w, where the method takes it.
+    pub grad_norm: Option<f64>,
     /// The loss at w + e(w).
     pub loss_perturbed: f64,
+    /// The gradient norm at w + e(w), where the reference has it.
+    pub grad_norm_perturbed: Option<f64>,
     /// Forward-backward passes taken.
     pub passes: usize,
 }
@@ -150,9 +152,17 @@ enum MethodSpec {
         rho: Option<f64>,
         groups: Option<Vec<f64>>,
     },
+    Friendly {
+        rho: f64,
+        sigma: f64,
+        lmbda: f64,
+    },
     Gsam {
         rho: f64,
         alpha: f64,
+    },
+    Msam {
+        rho: f64,
     },
     Wsam {
         rho: f64,
@@ -287,6 +297,18 @@ impl Case {
                 ascent_steps,
             } => (rho, groups, config.with_ascents(ascent_steps)),
             MethodSpec::Asam { rho, groups } => (rho, groups, config.with_adaptive(true)),
+            MethodSpec::Friendly { sigma, .. } if !(sigma >= 0.0 && sigma.is_finite()) => {
+                return Err(out_of_range("sigma", sigma));
+            }
+            MethodSpec::Friendly { lmbda, .. } if !(0.0..1.0).contains(&lmbda) => {
+                return Err(out_of_range("lmbda", lmbda));
+            }
+            MethodSpec::Friendly { rho, sigma, lmbda } => {
+                let lambda = lmbda;
+                let ascent = Ascent::Friendly { sigma, lambda };
+                (Some(rho), None, config.with_ascent(ascent))
+            }
+            MethodSpec::Msam { rho } => (Some(rho), None, config.with_ascent(Ascent::Msam)),
             MethodSpec::Gsam { alpha, .. } if !(alpha >= 0.0 && alpha.is_finite()) => {
                 return Err(out_of_range("alpha", alpha));
             }

@@ -1,6 +1,6 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Linear;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::tensor::activation::{log_softmax, relu, tanh};
 use burn::tensor::{DType, Device, FloatDType, Gradients, Int, Tensor, TensorData};
 
@@ -12,7 +12,7 @@ use crate::case::{Activation, Base, Batch, Case, Layer, Loss, Model, Targets};
 pub struct Deviations {
     /// Of the losses at w and at w + e(w).
     pub losses: f64,
-    /// Of the gradient norms at w.
+    /// Of the gradient norms, at w and where the reference has them also at w + e(w).
     pub norms: f64,
     /// Of the weights after the last step.
     pub weights: f64,
@@ -74,21 +74,25 @@ impl Run<'_> {
         let mut losses = Series::default();
         let mut norms = Series::default();
 
+        let mut steps = sam.steps(&model);
         for (index, step) in self.case.steps.iter().enumerate() {
             let batch = &self.case.batches[index % self.case.batches.len()];
-            let (loss, grads) = self.pass(&model, batch);
-            let grads = GradientsParams::from_grads(grads, &model);
-            norms.add(norm(&model, &grads), step.grad_norm);
-            let mut climbed = sam.climb(model, grads);
-            for _ in 1..sam.ascents() {
-                let (_, grads) = self.pass(&climbed, batch);
-                climbed = climbed.climb_on(grads);
-            }
-            let (loss_perturbed, grads) = self.pass(&climbed, batch);
-            model = climbed.second_step(&mut optim, self.case.learning_rate(), grads);
+            let mut count = 0;
+            let lr = self.case.learning_rate();
+            let (updated, passes) = steps.optimize(&mut optim, lr, model, |model| {
+                count += 1;
+                let loss = self.loss(model, batch);
+                let grads = loss.backward();
+                ((read(loss)[0], norm(model, &grads)), grads)
+            });
+            model = updated;
+            assert_eq!(count, step.passes, "passes of step {index}");
 
-            losses.add(loss, step.loss);
-            losses.add(loss_perturbed, step.loss_perturbed);
+            let (at_w, climbed) = (passes.at_w.unzip(), passes.climbed.unzip());
+            losses.add(at_w.0, step.loss);
+            losses.add(climbed.0, Some(step.loss_perturbed));
+            norms.add(at_w.1, step.grad_norm);
+            norms.add(climbed.1, step.grad_norm_perturbed);
         }
 
         let mut weights = Series::default();
@@ -99,7 +103,7 @@ impl Run<'_> {
                 .zip(reference.weight.iter().flatten())
                 .chain(read(bias.val()).into_iter().zip(&reference.bias))
             {
-                weights.add(value, *reference);
+                weights.add(Some(value), Some(*reference));
             }
         }
         Deviations {
@@ -119,12 +123,6 @@ impl Run<'_> {
         Mlp {
             layers: layers.iter().map(layer).collect(),
         }
-    }
-
-    fn pass(&self, model: &Mlp, batch: &Batch) -> (f64, Gradients) {
-        let loss = self.loss(model, batch);
-        let value = read(loss.clone())[0];
-        (value, loss.backward())
     }
 
     fn loss(&self, model: &Mlp, batch: &Batch) -> Tensor<1> {
@@ -164,20 +162,20 @@ impl Run<'_> {
 }
 
 /// The gradient norm |g|, computed apart from burn-sam's own.
-fn norm(model: &Mlp, grads: &GradientsParams) -> f64 {
+fn norm(model: &Mlp, grads: &Gradients) -> f64 {
     let mut sum = SquaredNorm { grads, sum: 0.0 };
     model.visit(&mut sum);
     sum.sum.sqrt()
 }
 
 struct SquaredNorm<'a> {
-    grads: &'a GradientsParams,
+    grads: &'a Gradients,
     sum: f64,
 }
 
 impl ModuleVisitor for SquaredNorm<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.get::<D>(param.id) {
+        if let Some(grad) = param.val().grad(self.grads) {
             self.sum += read(grad).into_iter().map(|g| g * g).sum::<f64>();
         }
     }
@@ -195,7 +193,10 @@ struct Series {
 }
 
 impl Series {
-    fn add(&mut self, value: f64, reference: f64) {
+    /// Where the reference has a value, there must be one.
+    fn add(&mut self, value: Option<f64>, reference: Option<f64>) {
+        let Some(reference) = reference else { return };
+        let value = value.unwrap_or(f64::NAN);
         self.difference = nan_or_max(self.difference, (value - reference).abs());
         self.reference = nan_or_max(self.reference, reference.abs());
     }

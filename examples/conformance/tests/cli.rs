@@ -61,7 +61,7 @@ fn disagreement_is_exit_code_1() {
 #[test]
 fn an_unknown_method_or_base_is_exit_code_2_and_named() {
     for (from, to, named) in [
-        ("\"name\": \"sam\"", "\"name\": \"friendly\"", "friendly"),
+        ("\"name\": \"sam\"", "\"name\": \"vasso\"", "vasso"),
         ("\"name\": \"sgd\"", "\"name\": \"lion\"", "lion"),
     ] {
         let file = altered(from, to);

@@ -82,7 +82,11 @@ fn the_defaults_are_the_papers() {
             "eps": 1e-12,
             "adaptive_biases": true,
             "ascent_fraction": 1.0,
+            "ascent": "gradient",
             "ascents": 1,
+            "every": 1,
+            "between": "plain",
+            "start": 0,
             "descent": "climbed",
             "groups": []
         })

@@ -27,7 +27,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn trajectories_agree_in_f64() {
     let cases = cases();
-    assert_eq!(cases.len(), 14);
+    assert_eq!(cases.len(), 16);
     for device in cpu_devices() {
         for case in &cases {
             let deviations = replay(case, &device, FloatDType::F64);
@@ -148,7 +148,7 @@ fn altered(path: &[&str], value: serde_json::Value) -> Result<Case, CaseError> {
 #[test]
 fn what_is_not_known_is_named() {
     for (path, value, named) in [
-        (&["method", "name"][..], "msam", "msam"),
+        (&["method", "name"][..], "vasso", "vasso"),
         (&["base", "name"][..], "lion", "lion"),
         (&["base", "dampening"][..], "0.1", "dampening"),
     ] {

@@ -33,11 +33,12 @@ pub struct SharpnessMetric {
     steps: Arc<Steps>,
 }
 
-/// The losses at w and at w + e(w) of the steps that the metric has not seen yet, oldest first.
-type Steps = Mutex<VecDeque<[Tensor<1>; 2]>>;
+/// The losses at w and at w + e(w) of the steps that the metric has not seen yet, oldest first; of a step
+/// without one of the two passes, none.
+type Steps = Mutex<VecDeque<Option<[Tensor<1>; 2]>>>;
 
 /// What a model calls at each step, with its outputs at w and at w + e(w).
-pub(crate) type Observer<Output> = Arc<dyn Fn(&Output, &Output) + Send + Sync>;
+pub(crate) type Observer<Output> = Arc<dyn Fn(Option<(&Output, &Output)>) + Send + Sync>;
 
 impl SharpnessMetric {
     pub(crate) fn new<Output>(
@@ -45,9 +46,11 @@ impl SharpnessMetric {
     ) -> (Self, Observer<Output>) {
         let steps = Arc::<Steps>::default();
         let unseen = Arc::downgrade(&steps);
-        let observer = move |at_w: &Output, climbed: &Output| {
+        let observer = move |outputs: Option<(&Output, &Output)>| {
             if let Some(steps) = unseen.upgrade() {
-                let losses = [at_w, climbed].map(|output| loss(output).without_autodiff());
+                let losses = outputs.map(|(at_w, climbed)| {
+                    [at_w, climbed].map(|output| loss(output).without_autodiff())
+                });
                 lock(&steps).push_back(losses);
             }
         };
@@ -65,7 +68,7 @@ impl SharpnessMetric {
     }
 }
 
-fn lock(steps: &Steps) -> MutexGuard<'_, VecDeque<[Tensor<1>; 2]>> {
+fn lock(steps: &Steps) -> MutexGuard<'_, VecDeque<Option<[Tensor<1>; 2]>>> {
     steps.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -78,7 +81,7 @@ impl Metric for SharpnessMetric {
         metadata: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
         // Only training steps have a learning rate.
-        let step = (metadata.lr.as_ref()).and_then(|_| lock(&self.steps).pop_front());
+        let step = (metadata.lr.as_ref()).and_then(|_| lock(&self.steps).pop_front().flatten());
         self.seen = step.is_some();
         let Some([at_w, climbed]) = step else {
             return Ok(SerializedEntry::not_available(None));

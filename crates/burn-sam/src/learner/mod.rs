@@ -17,8 +17,8 @@ use burn::tensor::{Device, Tensor};
 use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 use crate::diagnostics::{Batch, LearnerModule};
-use crate::step::{Pass, passes};
-use crate::{AscentPart, Descent, SamConfig};
+use crate::step::{Memory, Pass, Passes, Reports, passes};
+use crate::{Ascent, AscentPart, Descent, SamConfig};
 use metric::Observer;
 pub use metric::SharpnessMetric;
 
@@ -101,7 +101,7 @@ impl SamConfig {
         }
     }
 
-    fn wrap<M: TrainStep>(&self, model: M, part: Option<Part<M::Input>>) -> SamModel<M> {
+    fn wrap<M: TrainStep + Module>(&self, model: M, part: Option<Part<M::Input>>) -> SamModel<M> {
         // All SamModels have the same name up to their parameter; types cannot say `not a SamModel`.
         let (own, _) = type_name::<SamModel<M>>()
             .split_once('<')
@@ -115,6 +115,7 @@ impl SamConfig {
         );
         SamModel {
             sam: self.clone(),
+            memory: Memory::new(self, &model),
             model,
             part,
             observer: None,
@@ -146,6 +147,7 @@ impl SamConfig {
 pub struct SamModel<M: TrainStep> {
     sam: SamConfig,
     model: M,
+    memory: Memory,
     part: Option<Part<M::Input>>,
     observer: Option<Observer<M::Output>>,
 }
@@ -195,6 +197,35 @@ impl<M: TrainStep> SamModel<M> {
         metric
     }
 
+    /// The update of the model, and what is remembered of it.
+    fn update(self, reports: Reports, update: impl FnOnce(M) -> M) -> Self
+    where
+        M: Module,
+    {
+        let before = self.memory.needs_before().then(|| self.model.clone());
+        let model = update(self.model);
+        let memory = self.memory.updated(&self.sam, before, &model, reports);
+        Self {
+            model,
+            memory,
+            ..self
+        }
+    }
+
+    /// A change after which the model's parameters may be others.
+    fn map_parameters(self, f: impl FnOnce(M) -> M) -> Self
+    where
+        M: Module,
+    {
+        let model = f(self.model);
+        let memory = self.memory.rebind(&model);
+        Self {
+            model,
+            memory,
+            ..self
+        }
+    }
+
     fn map_model(self, f: impl FnOnce(M) -> M) -> Self {
         Self {
             model: f(self.model),
@@ -217,6 +248,7 @@ impl<M: TrainStep + Clone> Clone for SamModel<M> {
         Self {
             sam: self.sam.clone(),
             model: self.model.clone(),
+            memory: self.memory.clone(),
             part: self.part.clone(),
             observer: self.observer.clone(),
         }
@@ -246,41 +278,48 @@ where
             Some(part) => (part(&item), Pass::Climbed),
         };
         let mut item = Some(item);
-        let ([first, second], grads) = passes(&self.sam, &self.model, counted, |model, at| {
+        let memory = &self.memory;
+        let (outputs, grads) = passes(&self.sam, memory, &self.model, counted, |model, at| {
             let output = match at {
-                Pass::Climbed => model.step(item.take().expect("once")),
-                _ => model.map(&mut Local).step(part.clone()),
+                Pass::Plain | Pass::Climbed => model.step(item.take().expect("once")),
+                // What the update is made of must be the same for all workers.
+                Pass::AtW if self.sam.keeps_first_gradients() => model.step(part.clone()),
+                Pass::AtW | Pass::Between => model.map(&mut Local).step(part.clone()),
             };
             (output.item, output.grads)
         });
+        let Passes { at_w, climbed } = outputs;
         if let Some(observer) = &self.observer {
-            observer(&first, &second);
+            observer(at_w.as_ref().zip(climbed.as_ref()));
         }
-        TrainOutput {
-            grads,
-            item: match counted {
-                Pass::Climbed => second,
-                _ => first,
-            },
-        }
+        let [preferred, other] = match counted {
+            Pass::Climbed => [climbed, at_w],
+            _ => [at_w, climbed],
+        };
+        let item = preferred.or(other).expect("a step has a pass");
+        TrainOutput { grads, item }
     }
 
     fn optimize(
         self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
-        grads: GradientsParams,
+        mut grads: GradientsParams,
     ) -> Self {
-        self.map_model(|model| model.optimize(optim, lr_module, grads))
+        let reports = self.memory.collect(|id| grads.remove(id));
+        self.update(reports, |model| model.optimize(optim, lr_module, grads))
     }
 
     fn optimize_multi(
         self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
-        grads: MultiGradientsParams,
+        mut grads: MultiGradientsParams,
     ) -> Self {
-        self.map_model(|model| model.optimize_multi(optim, lr_module, grads))
+        let reports = self.memory.collect(|id| Some(grads.remove(id)?.0));
+        self.update(reports, |model| {
+            model.optimize_multi(optim, lr_module, grads)
+        })
     }
 }
 
@@ -353,6 +392,16 @@ fn settings(sam: &SamConfig) -> Vec<(String, String)> {
     if sam.adaptive() {
         settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
     }
+    if sam.ascent() != Ascent::Gradient {
+        settings.push(("ascent".to_string(), format!("{:?}", sam.ascent())));
+    }
+    if sam.every() > 1 {
+        settings.push(("every".to_string(), sam.every().to_string()));
+        settings.push(("between".to_string(), format!("{:?}", sam.between())));
+    }
+    if sam.start() > 0 {
+        settings.push(("start".to_string(), sam.start().to_string()));
+    }
     if sam.ascents() > 1 {
         settings.push(("ascents".to_string(), sam.ascents().to_string()));
     }
@@ -383,25 +432,39 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
-        self.model.visit(visitor)
+        self.model.visit(visitor);
+        self.memory.visit(visitor);
     }
 
     fn map<Mapper: ModuleMapper>(self, mapper: &mut Mapper) -> Self {
-        self.map_model(|model| model.map(mapper))
+        Self {
+            model: self.model.map(mapper),
+            memory: self.memory.map(mapper),
+            ..self
+        }
     }
 
     fn fork(self, device: &Device) -> Self {
-        self.map_model(|model| model.fork(device))
+        Self {
+            model: self.model.fork(device),
+            memory: self.memory.to_device(device),
+            ..self
+        }
     }
 
     fn to_device(self, device: &Device) -> Self {
-        self.map_model(|model| model.to_device(device))
+        Self {
+            model: self.model.to_device(device),
+            memory: self.memory.to_device(device),
+            ..self
+        }
     }
 
     fn valid(&self) -> Self {
         Self {
             sam: self.sam.clone(),
             model: self.model.valid(),
+            memory: self.memory.clone(),
             part: self.part.clone(),
             observer: self.observer.clone(),
         }
@@ -416,31 +479,31 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn set_require_grad(self, require_grad: bool) -> Self {
-        self.map_model(|model| model.set_require_grad(require_grad))
+        self.map_parameters(|model| model.set_require_grad(require_grad))
     }
 
     fn set_require_grad_group(self, group: ParamGroup, require_grad: bool) -> Self {
-        self.map_model(|model| model.set_require_grad_group(group, require_grad))
+        self.map_parameters(|model| model.set_require_grad_group(group, require_grad))
     }
 
     fn no_grad(self) -> Self {
-        self.map_model(M::no_grad)
+        self.map_parameters(M::no_grad)
     }
 
     fn freeze(self) -> Self {
-        self.map_model(M::freeze)
+        self.map_parameters(M::freeze)
     }
 
     fn unfreeze(self) -> Self {
-        self.map_model(M::unfreeze)
+        self.map_parameters(M::unfreeze)
     }
 
     fn freeze_group(self, group: ParamGroup) -> Self {
-        self.map_model(|model| model.freeze_group(group))
+        self.map_parameters(|model| model.freeze_group(group))
     }
 
     fn unfreeze_group(self, group: ParamGroup) -> Self {
-        self.map_model(|model| model.unfreeze_group(group))
+        self.map_parameters(|model| model.unfreeze_group(group))
     }
 
     fn quantize_weights(self, quantizer: &mut Quantizer) -> Self {
@@ -452,19 +515,19 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn apply_reparameterization<R: Reparameterizer>(self, reparameterizer: R) -> Self {
-        self.map_model(|model| model.apply_reparameterization(reparameterizer))
+        self.map_parameters(|model| model.apply_reparameterization(reparameterizer))
     }
 
     fn apply_lora(self, lora: Lora) -> Self {
-        self.map_model(|model| model.apply_lora(lora))
+        self.map_parameters(|model| model.apply_lora(lora))
     }
 
     fn apply_qlora(self, qlora: QLora) -> Self {
-        self.map_model(|model| model.apply_qlora(qlora))
+        self.map_parameters(|model| model.apply_qlora(qlora))
     }
 
     fn into_record(self) -> ModuleRecord {
-        self.model.into_record()
+        self.memory.record(self.model)
     }
 
     fn into_record_group(self, group: ParamGroup) -> ModuleRecord {
@@ -472,7 +535,11 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        let model = self.model.try_load_record(record)?;
-        Ok(Self { model, ..self })
+        let (model, memory) = self.memory.load(self.model, record)?;
+        Ok(Self {
+            model,
+            memory,
+            ..self
+        })
     }
 }

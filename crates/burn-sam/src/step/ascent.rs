@@ -14,6 +14,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use burn_sam_kernels::{Climbed, Parameter, perturb, portable::total, squared_norm};
 
+use serde::{Deserialize, Serialize};
+
+use super::Memory;
 use crate::SamConfig;
 
 /// The module at w + e(w), given the module at w and its gradients there.
@@ -55,6 +58,104 @@ pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParam
 
     let mut assign = Assign(climbed.collect());
     module.map(&mut assign)
+}
+
+/// Which way to climb.
+///
+/// From [`SamConfig::with_ascent`]. In a file, it is `"gradient"`, `"msam"` or
+/// `{"friendly": {"sigma": 1.0, "lambda": 0.9}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Ascent {
+    /// SAM: along the gradient at w.
+    Gradient,
+    /// F-SAM: along the gradient at w, less sigma times the average m of the gradients of the steps
+    /// before,
+    ///
+    /// ```text
+    /// e(w) = rho d / (|d| + eps),    d = g - sigma m,    m <- lambda m + (1 - lambda) g
+    /// ```
+    ///
+    /// so that what all batches have in common, the slope of the whole loss, is not climbed. m begins with
+    /// the first step's g, and that step climbs along g. m is kept from step to step: one copy of the
+    /// weights. Gradients that are not finite do not enter it.
+    ///
+    /// [Friendly Sharpness-Aware Minimization](https://arxiv.org/abs/2403.12350) (Li et al.), algorithm 1.
+    Friendly {
+        /// How much of the average is left out, 0 or more.
+        sigma: f64,
+        /// How much of the average stays at each step, from 0 to below 1.
+        lambda: f64,
+    },
+    /// MSAM: along the last update, which needs no pass,
+    ///
+    /// ```text
+    /// e(w) = rho u / (|u| + eps),    u = w - the w before the last update
+    /// ```
+    ///
+    /// whatever the base optimizer and its weight decay. The one pass of a step is at w + e(w), and its
+    /// gradient updates w. The first step, before any update, is the base optimizer's. The climbed weights
+    /// are kept from step to step: one copy of the weights. w is what is validated, saved and returned.
+    ///
+    /// [Momentum-SAM](https://arxiv.org/abs/2401.12033) (Becker et al.), equation 4, in their code's sign.
+    Msam,
+}
+
+impl Ascent {
+    pub(crate) fn validate(self) -> Result<(), String> {
+        match self {
+            Self::Friendly { sigma, .. } if !(sigma.is_finite() && sigma >= 0.0) => Err(format!(
+                "SamConfig: ascent.friendly.sigma is {sigma}, but must be a finite number of at least 0"
+            )),
+            Self::Friendly { lambda, .. } if !(0.0..1.0).contains(&lambda) => Err(format!(
+                "SamConfig: ascent.friendly.lambda is {lambda}, but must be a number from 0 to below 1"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The gradients g as the direction to climb in.
+    pub(crate) fn direction<M: Module>(
+        self,
+        module: &M,
+        memory: &Memory,
+        grads: GradientsParams,
+    ) -> GradientsParams {
+        match self {
+            Self::Friendly { sigma, .. } if memory.count() > 0 => {
+                let mut less = LessAverage {
+                    sigma,
+                    memory,
+                    grads,
+                    direction: GradientsParams::new(),
+                };
+                module.visit(&mut less);
+                less.direction
+            }
+            _ => grads,
+        }
+    }
+}
+
+/// g - sigma m.
+struct LessAverage<'a> {
+    sigma: f64,
+    memory: &'a Memory,
+    grads: GradientsParams,
+    direction: GradientsParams,
+}
+
+impl ModuleVisitor for LessAverage<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.grads.remove::<D>(param.id) {
+            let direction = match self.memory.get(param.id, &grad) {
+                Some(average) => grad - average * self.sigma,
+                None => grad,
+            };
+            self.direction.register(param.id, direction);
+        }
+    }
 }
 
 /// Whether every group with a rho of its own matches a parameter of the module; if not, the rho would

@@ -8,6 +8,8 @@ use burn::tensor::{Bool, Tensor};
 use burn_sam_kernels::portable::{combine, inner_product, total};
 use serde::{Deserialize, Serialize};
 
+use super::Memory;
+
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
 ///
@@ -59,6 +61,125 @@ pub enum Descent {
     },
 }
 
+/// What the steps do that do not climb, if not every one does.
+///
+/// From [`SamConfig::with_between`](crate::SamConfig::with_between). In a file, it is `"plain"` or
+/// `{"looksam": {"alpha": 0.5}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Between {
+    /// They are the base optimizer's: one pass, at w.
+    Plain,
+    /// LookSAM: one pass, at w, whose gradients g get the direction in which the last climbing step's second
+    /// gradients h differed from its first ones, g_0,
+    ///
+    /// ```text
+    /// g + alpha |g| / |v| v,    v = h - <g_0, h> / |g_0|² g_0
+    /// ```
+    ///
+    /// with the norms over the whole model. v is kept from step to step: one copy of the weights. Where a
+    /// norm is zero or not finite, it is g.
+    ///
+    /// [Towards Efficient and Scalable Sharpness-Aware Minimization](https://arxiv.org/abs/2203.02714) (Liu
+    /// et al.), algorithm 1.
+    Looksam {
+        /// How much of v, 0 or more, in units of |g|: 0 is [`Plain`](Self::Plain).
+        alpha: f64,
+    },
+}
+
+impl Between {
+    pub(crate) fn validate(self) -> Result<(), String> {
+        match self {
+            Self::Looksam { alpha } if !(alpha.is_finite() && alpha >= 0.0) => Err(format!(
+                "SamConfig: between.looksam.alpha is {alpha}, but must be a finite number of at least 0"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the base optimizer gets at a step between.
+    pub(crate) fn combine<M: Module>(
+        self,
+        module: &M,
+        memory: &Memory,
+        grads: GradientsParams,
+    ) -> GradientsParams {
+        let Self::Looksam { alpha } = self else {
+            return grads;
+        };
+        let directions = memory.vectors_of(module, &grads);
+        let Some([gg, _, vv]) = products(module, &grads, &directions) else {
+            return grads;
+        };
+        let scale = (gg / vv).sqrt() * alpha;
+        let refused = scale.clone().is_finite().bool_not();
+        let mut combined = Combine {
+            at_w: &directions,
+            climbed: grads,
+            coefficients: [scale.ones_like(), scale],
+            refused,
+            combined: GradientsParams::new(),
+        };
+        module.visit(&mut combined);
+        combined.combined
+    }
+
+    /// What a climbing step has to remember for the steps between: the part of its second gradients h that
+    /// is orthogonal to its first ones g, or zero where that is not finite.
+    pub(crate) fn report<M: Module>(
+        module: &M,
+        memory: &Memory,
+        at_w: &GradientsParams,
+        climbed: &mut GradientsParams,
+    ) {
+        let Some([gg, gh, _]) = products(module, at_w, climbed) else {
+            return;
+        };
+        let along = gh / gg;
+        let refused = along.clone().is_finite().bool_not();
+        let mut combined = Combine {
+            at_w,
+            climbed: copy(module, climbed),
+            coefficients: [along.ones_like(), along.neg()],
+            refused: refused.clone(),
+            combined: GradientsParams::new(),
+        };
+        module.visit(&mut combined);
+        let mut report = Report {
+            memory,
+            at_w,
+            orthogonal: combined.combined,
+            refused,
+            grads: climbed,
+        };
+        module.visit(&mut report);
+    }
+}
+
+/// Registers a vector, or zero where it is refused, beside the gradients.
+struct Report<'a> {
+    memory: &'a Memory,
+    at_w: &'a GradientsParams,
+    orthogonal: GradientsParams,
+    refused: Tensor<1, Bool>,
+    grads: &'a mut GradientsParams,
+}
+
+impl ModuleVisitor for Report<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(vector) = self.orthogonal.remove::<D>(param.id)
+            && self.at_w.get::<D>(param.id).is_some()
+        {
+            let refused = self.refused.clone().to_device(&vector.device());
+            let refused = refused.reshape([1; D]).expand(vector.shape());
+            let vector = vector.mask_fill(refused, 0.0);
+            self.memory.report(self.grads, param.id, vector);
+        }
+    }
+}
+
 impl Descent {
     pub(crate) fn validate(self) -> Result<(), String> {
         match self {
@@ -72,20 +193,7 @@ impl Descent {
         }
     }
 
-    /// A copy of the gradients at w, if they are combined with those at w + e(w): the ascent writes into
-    /// the gradients that nobody else holds.
-    pub(crate) fn keep<M: Module>(
-        self,
-        module: &M,
-        grads: &GradientsParams,
-    ) -> Option<GradientsParams> {
-        match self {
-            Self::Climbed => None,
-            Self::Gsam { .. } | Self::Wsam { .. } => Some(copy(module, grads)),
-        }
-    }
-
-    /// The gradients that the base optimizer gets.
+    /// The gradients that the base optimizer gets, if those at w were kept.
     pub(crate) fn combine<M: Module>(
         self,
         module: &M,
@@ -93,17 +201,7 @@ impl Descent {
         climbed: GradientsParams,
     ) -> GradientsParams {
         let Some(at_w) = at_w else { return climbed };
-        let mut products = Products {
-            seen: HashSet::new(),
-            at_w,
-            climbed: &climbed,
-            gg: Vec::new(),
-            gh: Vec::new(),
-            hh: Vec::new(),
-        };
-        module.visit(&mut products);
-        let Products { gg, gh, hh, .. } = products;
-        let [Some(gg), Some(gh), Some(hh)] = [gg, gh, hh].map(total) else {
+        let Some([gg, gh, hh]) = products(module, at_w, &climbed) else {
             return climbed;
         };
         let coefficients = match self {
@@ -129,6 +227,25 @@ impl Descent {
         module.visit(&mut combined);
         combined.combined
     }
+}
+
+/// <g, g>, <g, h> and <h, h>, or `None` if no parameter has both.
+fn products<M: Module>(
+    module: &M,
+    at_w: &GradientsParams,
+    climbed: &GradientsParams,
+) -> Option<[Tensor<1>; 3]> {
+    let mut products = Products {
+        seen: HashSet::new(),
+        at_w,
+        climbed,
+        gg: Vec::new(),
+        gh: Vec::new(),
+        hh: Vec::new(),
+    };
+    module.visit(&mut products);
+    let Products { gg, gh, hh, .. } = products;
+    Some([total(gg)?, total(gh)?, total(hh)?])
 }
 
 /// Other handles on the same tensors.

@@ -2,6 +2,7 @@
 
 mod ascent;
 mod descent;
+mod memory;
 mod part;
 mod statistics;
 
@@ -13,9 +14,11 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Tensor};
 
 use crate::SamConfig;
+pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
-pub use descent::Descent;
 use descent::copy;
+pub use descent::{Between, Descent};
+pub(crate) use memory::{Kind, Memory, Reports};
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
 
@@ -87,9 +90,10 @@ impl SamConfig {
         if let Err(message) = check_groups(self, &module) {
             panic!("{message}");
         }
+        self.refuse_memory();
         Climbed {
             sam: self.clone(),
-            at_w_grads: self.descent().keep(&module, &grads),
+            at_w_grads: self.keeps_first_gradients().then(|| copy(&module, &grads)),
             climbed: climb(self, with_own_statistics(&module), grads),
             climbs: 1,
             at_w: module,
@@ -149,17 +153,31 @@ impl SamConfig {
         M: Module,
         F: FnMut(&M) -> (T, Gradients),
     {
+        self.refuse_memory();
         assert!(
             self.ascent_part().is_whole(),
             "SamConfig::optimize takes both gradients on the whole batch, but the ascent_fraction is \
              below 1: call SamConfig::first_step with gradients taken on SamConfig::ascent_part of the \
              batch, then Climbed::second_step with those of the whole batch"
         );
-        let (values, grads) = passes(self, &module, Pass::AtW, |module, at| {
+        let memory = Memory::default();
+        let (values, grads) = passes(self, &memory, &module, Pass::AtW, |module, at| {
             let (value, grads) = pass(&module);
             (value, gradients_of(&module, grads, at))
         });
+        let Passes { at_w, climbed } = values;
+        let values = [at_w, climbed].map(|value| value.expect("each of SAM's steps has both"));
         (optim.step(lr, module, grads), values)
+    }
+
+    /// What is kept from step to step has no place here.
+    fn refuse_memory(&self) {
+        assert!(
+            !self.counts_steps() && self.remembers().is_none(),
+            "this SamConfig keeps something from one step to the next (ascent, every, between or start): \
+             take its steps with SamConfig::steps and SamSteps::optimize, or in Burn's Learner with \
+             SamConfig::init"
+        );
     }
 }
 
@@ -307,9 +325,22 @@ impl<M: Module> Climbed<M> {
     }
 }
 
+/// What the passes of a step returned.
+///
+/// A step of SAM has both; one of MSAM has none at w, and a step that does not climb has none at w + e(w).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Passes<T> {
+    /// What the pass at w returned.
+    pub at_w: Option<T>,
+    /// What the last pass, at w + e(w), returned.
+    pub climbed: Option<T>,
+}
+
 /// A pass of a step.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Pass {
+    /// The only one of a step that does not climb, at w.
+    Plain,
     /// At w.
     AtW,
     /// On the way up, if there are several ascents.
@@ -318,19 +349,53 @@ pub(crate) enum Pass {
     Climbed,
 }
 
-/// The passes of a step, what the first and the last one returned, and the gradients that are the base
-/// optimizer's.
+/// The passes of a step, what they returned, and the gradients that are the base optimizer's, with what
+/// is to be remembered beside them.
 ///
-/// The pass `counted` updates the running statistics of `module`; the other one has its own.
+/// The pass `counted` updates the running statistics of `module`, unless it is the only one; all others
+/// have their own.
 pub(crate) fn passes<M: Module, T>(
     sam: &SamConfig,
+    memory: &Memory,
     module: &M,
     counted: Pass,
     mut pass: impl FnMut(M, Pass) -> (T, GradientsParams),
-) -> ([T; 2], GradientsParams) {
+) -> (Passes<T>, GradientsParams) {
     if let Err(message) = check_groups(sam, module) {
         panic!("{message}");
     }
+    if sam.ascent() == Ascent::Msam {
+        let (climbed, grads) = pass(memory.climbed(module.clone()), Pass::Climbed);
+        let climbed = Some(climbed);
+        return (
+            Passes {
+                at_w: None,
+                climbed,
+            },
+            grads,
+        );
+    }
+    let since_start = memory.count().checked_sub(sam.start());
+    if since_start.is_none_or(|steps| steps % sam.every() != 0) {
+        let (at_w, grads) = pass(module.clone(), Pass::Plain);
+        let reported = memory.averages().then(|| copy(module, &grads));
+        let mut grads = match since_start {
+            Some(_) => sam.between().combine(module, memory, grads),
+            None => grads,
+        };
+        if let Some(reported) = reported {
+            memory.report_all(module, &reported, &mut grads);
+        }
+        let at_w = Some(at_w);
+        return (
+            Passes {
+                at_w,
+                climbed: None,
+            },
+            grads,
+        );
+    }
+
     // Made before the first pass: the statistics of several workers are averaged once all of them
     // have passed, which a copy taken in between would disturb.
     let own_statistics = with_own_statistics(module);
@@ -340,19 +405,31 @@ pub(crate) fn passes<M: Module, T>(
         _ => (shared_statistics, own_statistics),
     };
     let (first, grads) = pass(at_w, Pass::AtW);
-    let at_w_grads = sam.descent().keep(module, &grads);
-    let mut climbed = climb(sam, to_climb, grads);
+    let at_w_grads = sam.keeps_first_gradients().then(|| copy(module, &grads));
+    let direction = sam.ascent().direction(module, memory, grads);
+    let mut climbed = climb(sam, to_climb, direction);
     for _ in 1..sam.ascents() {
         let (_, grads) = pass(with_own_statistics(&climbed), Pass::Between);
         climbed = climb(sam, climbed, grads);
     }
     let (last, grads) = pass(climbed, Pass::Climbed);
-    let grads = sam.descent().combine(module, at_w_grads.as_ref(), grads);
-    ([first, last], grads)
+    let mut grads = (sam.descent()).combine(module, at_w_grads.as_ref(), grads);
+    if let Some(at_w_grads) = at_w_grads {
+        match sam.remembers() {
+            Some(Kind::Orthogonal) => Between::report(module, memory, &at_w_grads, &mut grads),
+            Some(Kind::Average) => memory.report_all(module, &at_w_grads, &mut grads),
+            _ => {}
+        }
+    }
+    let passes = Passes {
+        at_w: Some(first),
+        climbed: Some(last),
+    };
+    (passes, grads)
 }
 
 /// The gradients of a loss by parameter, or a panic if the loss was not of this module.
-fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsParams {
+pub(crate) fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsParams {
     let grads = GradientsParams::from_grads(grads, module);
     if grads.is_empty() {
         let mut trainable = Trainable(0);
@@ -361,13 +438,14 @@ fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsP
             panic!(
                 "{} got gradients, but of the {} parameters that require them, none has one: {}",
                 match at {
+                    Pass::Plain => "a step without an ascent",
                     Pass::AtW => "SAM's first step",
                     Pass::Between => "SAM's next ascent",
                     Pass::Climbed => "SAM's second step",
                 },
                 trainable.0,
                 match at {
-                    Pass::AtW =>
+                    Pass::Plain | Pass::AtW =>
                         "the loss was not taken with this module. Take it with the module that you \
                          then give to SamConfig::first_step, after its last update",
                     Pass::Between | Pass::Climbed =>

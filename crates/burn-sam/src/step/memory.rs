@@ -1,0 +1,574 @@
+//! What is kept from one step to the next: a count, and at most one vector of the weights' size.
+
+use std::collections::HashMap;
+
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Device, Int, Tensor};
+use burn_sam_kernels::portable::{combine, inner_product, total};
+
+use super::ascent::{climb, in_place_of};
+use crate::{Ascent, SamConfig};
+
+/// Which vector a method keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// MSAM: the weights at w + e(w) of the next step.
+    Climbed,
+    /// F-SAM: the average of the gradients at w.
+    Average,
+    /// LookSAM: the part of the last ascent's second gradient that is orthogonal to the first one.
+    Orthogonal,
+}
+
+impl Kind {
+    /// Its name in paths.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Climbed => "climbed",
+            Self::Average => "average",
+            Self::Orthogonal => "orthogonal",
+        }
+    }
+}
+
+/// What is kept from step to step.
+///
+/// As a [`Module`] it is a part of what it is kept for, so that checkpoints hold it and devices are
+/// changed with it. Its parameters have ids of their own: what a pass finds out is registered with the
+/// gradients, under these, and takes the gradients' way through accumulation and over devices.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// Updates so far, if the method depends on it.
+    count: Option<usize>,
+    kind: Option<Kind>,
+    vectors: Vec<Vector>,
+    index: HashMap<ParamId, usize>,
+    /// Summed over micro-batches and devices, the number of them.
+    share: Option<Param<Tensor<1>>>,
+}
+
+/// A parameter's part of the vector, flat.
+#[derive(Clone, Debug)]
+struct Vector {
+    path: String,
+    value: Param<Tensor<1>>,
+}
+
+impl Memory {
+    /// At the start of a training of this module.
+    pub(crate) fn new<M: Module>(sam: &SamConfig, module: &M) -> Self {
+        Self::of_kind(sam.counts_steps(), sam.remembers(), module)
+    }
+
+    fn of_kind<M: Module>(counts: bool, kind: Option<Kind>, module: &M) -> Self {
+        let mut memory = Self {
+            count: counts.then_some(0),
+            kind,
+            ..Self::default()
+        };
+        if let Some(kind) = kind {
+            let mut start = Start {
+                kind,
+                path: Vec::new(),
+                memory: &mut memory,
+            };
+            module.visit(&mut start);
+        }
+        if counts {
+            let device = module.devices().first().cloned().unwrap_or_default();
+            let zero = Tensor::zeros([1], &device.inner());
+            memory.share = Some(Param::initialized(ParamId::new(), zero));
+        }
+        memory
+    }
+
+    /// For a module whose parameters have got other ids or have become others: what was kept under a path
+    /// that is still there, with the same size, is kept on.
+    pub(crate) fn rebind<M: Module>(self, module: &M) -> Self {
+        let mut kept: HashMap<String, Param<Tensor<1>>> = (self.vectors.into_iter())
+            .map(|vector| (vector.path, vector.value))
+            .collect();
+        let mut memory = Self::of_kind(self.count.is_some(), self.kind, module);
+        for vector in &mut memory.vectors {
+            match kept.remove(&vector.path) {
+                Some(value) if value.shape() == vector.value.shape() => vector.value = value,
+                _ => {}
+            }
+        }
+        Self {
+            count: self.count,
+            share: self.share,
+            ..memory
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count.unwrap_or(0)
+    }
+
+    /// Whether every step's gradients enter it.
+    pub(crate) fn averages(&self) -> bool {
+        self.kind == Some(Kind::Average)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.is_none() && self.kind.is_none()
+    }
+
+    /// The vector's part of a parameter, in its shape, on the device of `like`.
+    pub(crate) fn get<const D: usize>(&self, id: ParamId, like: &Tensor<D>) -> Option<Tensor<D>> {
+        let vector = &self.vectors[*self.index.get(&id)?];
+        let value = vector.value.val().to_device(&like.device());
+        Some(value.reshape(like.shape()))
+    }
+
+    /// The vector, of each parameter that has a gradient, in its shape.
+    pub(crate) fn vectors_of<M: Module>(
+        &self,
+        module: &M,
+        grads: &GradientsParams,
+    ) -> GradientsParams {
+        struct Vectors<'a> {
+            memory: &'a Memory,
+            grads: &'a GradientsParams,
+            vectors: GradientsParams,
+        }
+
+        impl ModuleVisitor for Vectors<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(grad) = self.grads.get::<D>(param.id)
+                    && let Some(vector) = self.memory.get(param.id, &grad)
+                {
+                    self.vectors.register(param.id, vector);
+                }
+            }
+        }
+
+        let mut vectors = Vectors {
+            memory: self,
+            grads,
+            vectors: GradientsParams::new(),
+        };
+        module.visit(&mut vectors);
+        vectors.vectors
+    }
+
+    /// The gradients g at w, for an average of them.
+    pub(crate) fn report_all<M: Module>(
+        &self,
+        module: &M,
+        reported: &GradientsParams,
+        grads: &mut GradientsParams,
+    ) {
+        struct All<'a> {
+            memory: &'a Memory,
+            reported: &'a GradientsParams,
+            grads: &'a mut GradientsParams,
+        }
+
+        impl ModuleVisitor for All<'_> {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if let Some(value) = self.reported.get::<D>(param.id) {
+                    self.memory.report(self.grads, param.id, value);
+                }
+            }
+        }
+
+        module.visit(&mut All {
+            memory: self,
+            reported,
+            grads,
+        });
+        if let Some(share) = &self.share {
+            let one = share.val().ones_like();
+            grads.register(share.id, one);
+        }
+    }
+
+    /// Hands what a pass found out for a parameter to the update, with the gradients.
+    pub(crate) fn report<const D: usize>(
+        &self,
+        grads: &mut GradientsParams,
+        id: ParamId,
+        value: Tensor<D>,
+    ) {
+        if let Some(index) = self.index.get(&id) {
+            let length = value.shape().num_elements();
+            grads.register(self.vectors[*index].value.id, value.reshape([length]));
+        }
+    }
+
+    /// The module at w + e(w) of the next step.
+    pub(crate) fn climbed<M: Module>(&self, module: M) -> M {
+        module.map(&mut AtClimbed(self))
+    }
+
+    /// What was reported: taken out of the gradients, since no optimizer must see it.
+    pub(crate) fn collect(&self, mut remove: impl FnMut(ParamId) -> Option<Tensor<1>>) -> Reports {
+        Reports {
+            share: (self.share.as_ref()).and_then(|share| remove(share.id)),
+            vectors: (self.vectors.iter())
+                .map(|vector| remove(vector.value.id))
+                .collect(),
+        }
+    }
+
+    /// After an update from the module `before` to the module `after`.
+    pub(crate) fn updated<M: Module>(
+        mut self,
+        sam: &SamConfig,
+        before: Option<M>,
+        after: &M,
+        reports: Reports,
+    ) -> Self {
+        match (self.kind, before) {
+            (Some(Kind::Climbed), Some(before)) => self.climb_along_the_update(sam, before, after),
+            (Some(Kind::Orthogonal), _) => {
+                for (vector, report) in self.vectors.iter_mut().zip(reports.vectors) {
+                    if let Some(report) = report {
+                        vector.set(report);
+                    }
+                }
+            }
+            (Some(Kind::Average), _) => self.average(sam, reports),
+            _ => {}
+        }
+        self.count = self.count.map(|count| count + 1);
+        self
+    }
+
+    /// Whether [`updated`](Self::updated) needs the module before the update.
+    pub(crate) fn needs_before(&self) -> bool {
+        self.kind == Some(Kind::Climbed)
+    }
+
+    /// MSAM: the next step's e(w) is rho u / |u| with the update u that has just been made.
+    fn climb_along_the_update<M: Module>(&mut self, sam: &SamConfig, before: M, after: &M) {
+        let mut weights = Weights(GradientsParams::new());
+        before.visit(&mut weights);
+        drop(before);
+        let mut updates = Updates {
+            memory: self,
+            before: weights.0,
+            updates: GradientsParams::new(),
+        };
+        after.visit(&mut updates);
+        let updates = updates.updates;
+        climb(sam, after.clone(), updates).visit(&mut Keep(self));
+    }
+
+    /// F-SAM: m <- lambda m + (1 - lambda) g, beginning with the first g. Of gradients that are not
+    /// finite nothing is remembered.
+    fn average(&mut self, sam: &SamConfig, reports: Reports) {
+        let Ascent::Friendly { lambda, .. } = sam.ascent() else {
+            return;
+        };
+        let Some(share) = reports.share else { return };
+        let squares = (reports.vectors.iter().flatten())
+            .map(|report| inner_product(report.clone(), report.clone()));
+        let Some(squares) = total(squares.collect()) else {
+            return;
+        };
+        let refused = squares.clone().is_finite().bool_not();
+        let share = share.to_device(&squares.device()).cast(squares.dtype());
+        let (old, new) = match self.count() {
+            0 => (0.0, 1.0),
+            _ => (lambda, 1.0 - lambda),
+        };
+        let coefficients = [share.ones_like() * old, share.recip() * new];
+        for (vector, report) in self.vectors.iter_mut().zip(reports.vectors) {
+            if let Some(report) = report {
+                let old = vector.value.val().to_device(&report.device());
+                vector.set(combine(old, report, &coefficients, &refused));
+            }
+        }
+    }
+
+    /// The module with what is remembered.
+    pub(crate) fn record<M: Module>(self, module: M) -> ModuleRecord {
+        Remembering {
+            module,
+            memory: self,
+        }
+        .into_record()
+    }
+
+    /// Loads what a checkpoint holds, of this module with this memory; or, with a word in the log, of one
+    /// with another memory or none.
+    pub(crate) fn load<M: Module>(
+        self,
+        module: M,
+        record: ModuleRecord,
+    ) -> Result<(M, Self), RecordError> {
+        let whole = Remembering {
+            module: module.clone(),
+            memory: self.clone(),
+        };
+        let error = match whole.try_load_record(record.clone()) {
+            Ok(Remembering { module, memory }) => {
+                let memory = memory.rebind(&module);
+                return Ok((module, memory));
+            }
+            Err(error) => error,
+        };
+        // A record without any memory, or with that of another method.
+        let kinds = [
+            None,
+            Some(Kind::Climbed),
+            Some(Kind::Average),
+            Some(Kind::Orthogonal),
+        ];
+        for (counts, kind) in [false, true]
+            .into_iter()
+            .flat_map(|counts| kinds.map(|kind| (counts, kind)))
+        {
+            let other = Remembering {
+                memory: Self::of_kind(counts, kind, &module),
+                module: module.clone(),
+            };
+            if let Ok(loaded) = other.try_load_record(record.clone()) {
+                if !self.is_empty() {
+                    log::warn!(
+                        "the record has nothing that SAM's method keeps from step to step (sam.*): it \
+                         starts anew"
+                    );
+                }
+                if counts || kind.is_some() {
+                    log::warn!(
+                        "the record has something that another method of SAM kept from step to step \
+                         (sam.*): it is left out"
+                    );
+                }
+                let memory = Self::of_kind(self.count.is_some(), self.kind, &loaded.module);
+                return Ok((loaded.module, memory));
+            }
+        }
+        Err(error)
+    }
+}
+
+impl Vector {
+    fn set(&mut self, value: Tensor<1>) {
+        self.value = Param::initialized(self.value.id, value);
+    }
+}
+
+/// What the passes of a step found out, summed over micro-batches and devices.
+pub(crate) struct Reports {
+    share: Option<Tensor<1>>,
+    vectors: Vec<Option<Tensor<1>>>,
+}
+
+/// Makes the vectors: zeros, or the weights.
+struct Start<'a> {
+    kind: Kind,
+    path: Vec<String>,
+    memory: &'a mut Memory,
+}
+
+impl ModuleVisitor for Start<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() || self.memory.index.contains_key(&param.id) {
+            return;
+        }
+        let weight = param.val().inner();
+        let weight = weight.reshape([param.shape().num_elements()]);
+        let value = match self.kind {
+            Kind::Climbed => weight,
+            Kind::Average | Kind::Orthogonal => weight.zeros_like(),
+        };
+        self.memory
+            .index
+            .insert(param.id, self.memory.vectors.len());
+        self.memory.vectors.push(Vector {
+            path: self.path.join("."),
+            value: Param::initialized(ParamId::new(), value),
+        });
+    }
+}
+
+/// A module's weights, by parameter.
+struct Weights(GradientsParams);
+
+impl ModuleVisitor for Weights {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0.register(param.id, param.val().inner());
+    }
+}
+
+/// What was added to each weight, in the place of a gradient.
+struct Updates<'a> {
+    memory: &'a Memory,
+    before: GradientsParams,
+    updates: GradientsParams,
+}
+
+impl ModuleVisitor for Updates<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !self.memory.index.contains_key(&param.id) {
+            return;
+        }
+        if let Some(before) = self.before.remove::<D>(param.id) {
+            let after = param.val().inner();
+            let before = before.to_device(&after.device());
+            self.updates.register(param.id, after - before);
+        }
+    }
+}
+
+/// Keeps a module's weights.
+struct Keep<'a>(&'a mut Memory);
+
+impl ModuleVisitor for Keep<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(index) = self.0.index.get(&param.id) {
+            let weight = param.val().inner();
+            let length = weight.shape().num_elements();
+            self.0.vectors[*index].set(weight.reshape([length]));
+        }
+    }
+}
+
+/// Puts the climbed weights in the place of those at w.
+struct AtClimbed<'a>(&'a Memory);
+
+impl ModuleMapper for AtClimbed<'_> {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        match self.0.get(id, &param.val().inner()) {
+            Some(climbed) => param.map(|weight| in_place_of(weight, climbed, id)),
+            None => param,
+        }
+    }
+}
+
+/// A module and what is remembered beside it.
+#[derive(Clone, Debug)]
+struct Remembering<M> {
+    module: M,
+    memory: Memory,
+}
+
+impl<M: Module> Module for Remembering<M> {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.module.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        self.to_device(device)
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            module: self.module.to_device(device),
+            memory: self.memory.to_device(device),
+        }
+    }
+
+    fn train(self) -> Self {
+        self
+    }
+
+    fn valid(&self) -> Self {
+        self.clone()
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+
+    fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
+        self.module.visit(visitor);
+        self.memory.visit(visitor);
+    }
+
+    fn map<Mapper: ModuleMapper>(self, mapper: &mut Mapper) -> Self {
+        Self {
+            module: self.module.map(mapper),
+            memory: self.memory.map(mapper),
+        }
+    }
+}
+
+/// Under the path `sam`.
+impl Memory {
+    pub(crate) fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
+        if self.is_empty() {
+            return;
+        }
+        visitor.enter_module("sam", "Struct:Memory");
+        if let (Some(count), Some(share)) = (self.count, &self.share) {
+            visitor.enter_module("count", "Struct:Memory");
+            visitor.visit_int(&as_param(count, share));
+            visitor.exit_module("count", "Struct:Memory");
+        }
+        if let Some(share) = &self.share {
+            visitor.enter_module("share", "Struct:Memory");
+            visitor.visit_float(share);
+            visitor.exit_module("share", "Struct:Memory");
+        }
+        if let Some(kind) = self.kind {
+            visitor.enter_module(kind.name(), "Struct:Memory");
+            for vector in &self.vectors {
+                visitor.enter_module(&vector.path, "Struct:Memory");
+                visitor.visit_float(&vector.value);
+                visitor.exit_module(&vector.path, "Struct:Memory");
+            }
+            visitor.exit_module(kind.name(), "Struct:Memory");
+        }
+        visitor.exit_module("sam", "Struct:Memory");
+    }
+
+    pub(crate) fn map<Mapper: ModuleMapper>(mut self, mapper: &mut Mapper) -> Self {
+        if self.is_empty() {
+            return self;
+        }
+        mapper.enter_module("sam", "Struct:Memory");
+        if let (Some(count), Some(share)) = (self.count, &self.share) {
+            mapper.enter_module("count", "Struct:Memory");
+            let count = mapper.map_int(as_param(count, share));
+            self.count = Some(count.val().into_scalar::<i64>() as usize);
+            mapper.exit_module("count", "Struct:Memory");
+        }
+        mapper.enter_module("share", "Struct:Memory");
+        self.share = self.share.map(|share| mapper.map_float(share));
+        mapper.exit_module("share", "Struct:Memory");
+        if let Some(kind) = self.kind {
+            mapper.enter_module(kind.name(), "Struct:Memory");
+            for vector in &mut self.vectors {
+                mapper.enter_module(&vector.path, "Struct:Memory");
+                vector.value = mapper.map_float(vector.value.clone());
+                mapper.exit_module(&vector.path, "Struct:Memory");
+            }
+            mapper.exit_module(kind.name(), "Struct:Memory");
+        }
+        mapper.exit_module("sam", "Struct:Memory");
+        self
+    }
+
+    pub(crate) fn to_device(mut self, device: &Device) -> Self {
+        let device = device.clone().inner();
+        let moved =
+            |param: &Param<Tensor<1>>| Param::initialized(param.id, param.val().to_device(&device));
+        self.share = self.share.as_ref().map(moved);
+        for vector in &mut self.vectors {
+            vector.value = moved(&vector.value);
+        }
+        self
+    }
+}
+
+fn as_param(count: usize, beside: &Param<Tensor<1>>) -> Param<Tensor<1, Int>> {
+    let count = Tensor::from_ints([count as i32], &beside.val().device());
+    Param::initialized(ParamId::new(), count)
+}
