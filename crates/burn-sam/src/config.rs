@@ -472,6 +472,16 @@ impl SamConfig {
             (Ascent::Msam, _) => Some(Kind::Climbed),
             (Ascent::Friendly { .. }, _) => Some(Kind::Average),
             (_, Between::Looksam { .. }) => Some(Kind::Orthogonal),
+            _ if matches!(
+                self.descent,
+                Descent::Wsam {
+                    decoupled: true,
+                    ..
+                }
+            ) =>
+            {
+                Some(Kind::Sharpness)
+            }
             _ => None,
         }
     }
@@ -548,6 +558,20 @@ impl SamConfig {
                 "between looksam and ascent friendly",
                 "each keeps a vector of the weights' size from step to step, and one is the most",
             ),
+            _ if friendly
+                && matches!(
+                    self.descent,
+                    Descent::Wsam {
+                        decoupled: true,
+                        ..
+                    }
+                ) =>
+            {
+                refuse(
+                    "ascent friendly and a decoupled descent",
+                    "each hands a vector of its own to the update, and one is the most",
+                )
+            }
             _ if looks && combines => refuse(
                 "between looksam and a descent",
                 "LookSAM says itself what the base optimizer gets",

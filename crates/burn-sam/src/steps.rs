@@ -75,11 +75,13 @@ impl SamSteps {
                 let (value, grads) = pass(&module);
                 (value, gradients_of(&module, grads, at))
             });
+        let lr = lr.into();
         let memory = core::mem::take(&mut self.memory);
         let reports = memory.collect(|id| grads.remove(id));
-        let before = memory.needs_before().then(|| module.clone());
-        let module = optim.step(lr, module, grads);
-        self.memory = memory.updated(&self.sam, before, &module, reports);
+        let (module, memory) = memory.update(&self.sam, &lr, module, reports, |module| {
+            optim.step(lr.clone(), module, grads)
+        });
+        self.memory = memory;
         (module, values)
     }
 

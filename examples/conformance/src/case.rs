@@ -316,14 +316,15 @@ impl Case {
                 let descent = Descent::Gsam { alpha };
                 (Some(rho), None, config.with_descent(descent))
             }
-            MethodSpec::Wsam { decouple: true, .. } => {
-                return Err(CaseError::Unsupported("method wsam, decoupled".to_string()));
-            }
             MethodSpec::Wsam { gamma, .. } if !(0.0..1.0).contains(&gamma) => {
                 return Err(out_of_range("gamma", gamma));
             }
-            MethodSpec::Wsam { rho, gamma, .. } => {
-                let descent = Descent::Wsam { gamma };
+            MethodSpec::Wsam {
+                rho,
+                gamma,
+                decouple: decoupled,
+            } => {
+                let descent = Descent::Wsam { gamma, decoupled };
                 (Some(rho), None, config.with_descent(descent))
             }
         };

@@ -123,7 +123,10 @@ fn fields_missing_in_a_file_have_their_defaults() {
 #[test]
 fn a_file_reads_like_the_methods_name() {
     let gsam = Descent::Gsam { alpha: 0.1 };
-    let wsam = Descent::Wsam { gamma: 0.6 };
+    let wsam = Descent::Wsam {
+        gamma: 0.6,
+        decoupled: false,
+    };
     for (json, config) in [
         (
             json!({"descent": {"gsam": {"alpha": 0.1}}}),

@@ -22,7 +22,10 @@ fn methods() -> Vec<SamConfig> {
         SamConfig::asam(),
         sam.clone().with_ascents(3),
         sam.clone().with_descent(Descent::Gsam { alpha: 0.4 }),
-        sam.clone().with_descent(Descent::Wsam { gamma: 0.8 }),
+        sam.clone().with_descent(Descent::Wsam {
+            gamma: 0.8,
+            decoupled: false,
+        }),
         SamConfig::asam()
             .with_ascents(2)
             .with_descent(Descent::Gsam { alpha: 0.4 }),
@@ -189,9 +192,27 @@ fn the_limits_of_gsam_and_wsam_are_sam_and_the_base() {
         let plain = sgd().step(LR, model.clone(), model.gradients(&points));
         let expected = step(&sam, model.clone(), &points);
         assert!(same_values(&of(Descent::Gsam { alpha: 0.0 }), &expected));
-        assert!(same_values(&of(Descent::Wsam { gamma: 0.5 }), &expected));
-        assert!(same_values(&of(Descent::Wsam { gamma: 0.0 }), &plain));
-        for descent in [Descent::Gsam { alpha: 0.4 }, Descent::Wsam { gamma: 0.8 }] {
+        assert!(same_values(
+            &of(Descent::Wsam {
+                gamma: 0.5,
+                decoupled: false
+            }),
+            &expected
+        ));
+        assert!(same_values(
+            &of(Descent::Wsam {
+                gamma: 0.0,
+                decoupled: false
+            }),
+            &plain
+        ));
+        for descent in [
+            Descent::Gsam { alpha: 0.4 },
+            Descent::Wsam {
+                gamma: 0.8,
+                decoupled: false,
+            },
+        ] {
             let other = of(descent);
             assert!(!same_values(&other, &expected) && !same_values(&other, &plain));
         }
@@ -355,7 +376,7 @@ proptest! {
             let a = parameter / (1.0 - parameter);
             for (descent, x, y) in [
                 (Descent::Gsam { alpha: parameter }, 1.0 + parameter * gh / hh, -parameter),
-                (Descent::Wsam { gamma: parameter }, a, 1.0 - a),
+                (Descent::Wsam { gamma: parameter, decoupled: false }, a, 1.0 - a),
             ] {
                 let mut grads = GradientsParams::new();
                 grads.register(both.six.id, tensor(&g[0]));

@@ -198,13 +198,11 @@ impl<M: TrainStep> SamModel<M> {
     }
 
     /// The update of the model, and what is remembered of it.
-    fn update(self, reports: Reports, update: impl FnOnce(M) -> M) -> Self
+    fn update(self, lr: &ModuleLearningRate, reports: Reports, update: impl FnOnce(M) -> M) -> Self
     where
         M: Module,
     {
-        let before = self.memory.needs_before().then(|| self.model.clone());
-        let model = update(self.model);
-        let memory = self.memory.updated(&self.sam, before, &model, reports);
+        let (model, memory) = (self.memory).update(&self.sam, lr, self.model, reports, update);
         Self {
             model,
             memory,
@@ -307,7 +305,10 @@ where
         mut grads: GradientsParams,
     ) -> Self {
         let reports = self.memory.collect(|id| grads.remove(id));
-        self.update(reports, |model| model.optimize(optim, lr_module, grads))
+        let lr = lr_module.clone();
+        self.update(&lr, reports, |model| {
+            model.optimize(optim, lr_module, grads)
+        })
     }
 
     fn optimize_multi(
@@ -317,7 +318,8 @@ where
         mut grads: MultiGradientsParams,
     ) -> Self {
         let reports = self.memory.collect(|id| Some(grads.remove(id)?.0));
-        self.update(reports, |model| {
+        let lr = lr_module.clone();
+        self.update(&lr, reports, |model| {
             model.optimize_multi(optim, lr_module, grads)
         })
     }

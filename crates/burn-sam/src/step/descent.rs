@@ -24,7 +24,8 @@ use super::Memory;
 /// use burn_sam::{Descent, SamConfig};
 ///
 /// let gsam = SamConfig::new().with_rho(0.1).with_descent(Descent::Gsam { alpha: 0.1 });
-/// let wsam = SamConfig::new().with_rho(0.1).with_descent(Descent::Wsam { gamma: 0.6 });
+/// let descent = Descent::Wsam { gamma: 0.6, decoupled: false };
+/// let wsam = SamConfig::new().with_rho(0.1).with_descent(descent);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -46,11 +47,14 @@ pub enum Descent {
         /// How much of the orthogonal part, 0 or more: 0.1 to 0.4 is usual, and 0 is SAM.
         alpha: f64,
     },
-    /// WSAM, coupled: the loss at w plus gamma / (1 - gamma) times its sharpness,
+    /// WSAM: the loss at w plus gamma / (1 - gamma) times its sharpness,
     ///
     /// ```text
     /// (1 - a) g + a h,    a = gamma / (1 - gamma)
     /// ```
+    ///
+    /// or decoupled: the base optimizer gets g alone, and w then moves by -lr a (h - g), past the base's
+    /// momentum and its adaptive learning rates, as its decay does in AdamW.
     ///
     /// [Sharpness-Aware Minimization Revisited](https://arxiv.org/abs/2305.15817) (Yue et al.),
     /// algorithm 1.
@@ -58,6 +62,9 @@ pub enum Descent {
         /// How much sharpness counts, from 0 to below 1: 0.5 is SAM, 0 is the base optimizer alone, and
         /// 0.8 to 0.95 are the authors'.
         gamma: f64,
+        /// Whether the base optimizer sees nothing of sharpness.
+        #[serde(default)]
+        decoupled: bool,
     },
 }
 
@@ -150,7 +157,7 @@ impl Between {
         let mut report = Report {
             memory,
             at_w,
-            orthogonal: combined.combined,
+            vectors: combined.combined,
             refused,
             grads: climbed,
         };
@@ -162,14 +169,14 @@ impl Between {
 struct Report<'a> {
     memory: &'a Memory,
     at_w: &'a GradientsParams,
-    orthogonal: GradientsParams,
+    vectors: GradientsParams,
     refused: Tensor<1, Bool>,
     grads: &'a mut GradientsParams,
 }
 
 impl ModuleVisitor for Report<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(vector) = self.orthogonal.remove::<D>(param.id)
+        if let Some(vector) = self.vectors.remove::<D>(param.id)
             && self.at_w.get::<D>(param.id).is_some()
         {
             let refused = self.refused.clone().to_device(&vector.device());
@@ -186,7 +193,7 @@ impl Descent {
             Self::Gsam { alpha } if !(alpha.is_finite() && alpha >= 0.0) => Err(format!(
                 "SamConfig: descent.gsam.alpha is {alpha}, but must be a finite number of at least 0"
             )),
-            Self::Wsam { gamma } if !(0.0..1.0).contains(&gamma) => Err(format!(
+            Self::Wsam { gamma, .. } if !(0.0..1.0).contains(&gamma) => Err(format!(
                 "SamConfig: descent.wsam.gamma is {gamma}, but must be a number from 0 to below 1"
             )),
             _ => Ok(()),
@@ -212,7 +219,10 @@ impl Descent {
                 let along = along.clone().mask_fill(along.is_nan(), 0.0);
                 [along * alpha + 1.0, gg.ones_like() * -alpha]
             }
-            Self::Wsam { gamma } => {
+            Self::Wsam {
+                decoupled: true, ..
+            } => [gg.zeros_like(), gg.ones_like()],
+            Self::Wsam { gamma, .. } => {
                 let a = gamma / (1.0 - gamma);
                 [gg.ones_like() * a, gg.ones_like() * (1.0 - a)]
             }
@@ -227,6 +237,36 @@ impl Descent {
         module.visit(&mut combined);
         combined.combined
     }
+}
+
+/// What decoupled WSAM moves w along after the base optimizer's update: h - g, or nothing where g is not
+/// finite.
+pub(crate) fn report_sharpness<M: Module>(
+    module: &M,
+    memory: &Memory,
+    at_w: &GradientsParams,
+    climbed: &GradientsParams,
+    grads: &mut GradientsParams,
+) {
+    let Some([gg, _, _]) = products(module, at_w, climbed) else {
+        return;
+    };
+    let refused = gg.clone().is_finite().bool_not();
+    let mut difference = Combine {
+        at_w,
+        climbed: copy(module, climbed),
+        coefficients: [gg.ones_like(), gg.ones_like().neg()],
+        refused: refused.clone(),
+        combined: GradientsParams::new(),
+    };
+    module.visit(&mut difference);
+    module.visit(&mut Report {
+        memory,
+        at_w,
+        vectors: difference.combined,
+        refused,
+        grads,
+    });
 }
 
 /// <g, g>, <g, h> and <h, h>, or `None` if no parameter has both.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::store::{ModuleRecord, RecordError};
@@ -9,7 +10,7 @@ use burn::tensor::{Device, Int, Tensor};
 use burn_sam_kernels::portable::{combine, inner_product, total};
 
 use super::ascent::{climb, in_place_of};
-use crate::{Ascent, SamConfig};
+use crate::{Ascent, Descent, SamConfig};
 
 /// Which vector a method keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +21,8 @@ pub(crate) enum Kind {
     Average,
     /// LookSAM: the part of the last ascent's second gradient that is orthogonal to the first one.
     Orthogonal,
+    /// Decoupled WSAM: nothing, but a way for what the passes found out to the update.
+    Sharpness,
 }
 
 impl Kind {
@@ -29,6 +32,7 @@ impl Kind {
             Self::Climbed => "climbed",
             Self::Average => "average",
             Self::Orthogonal => "orthogonal",
+            Self::Sharpness => "sharpness",
         }
     }
 }
@@ -215,16 +219,20 @@ impl Memory {
         }
     }
 
-    /// After an update from the module `before` to the module `after`.
-    pub(crate) fn updated<M: Module>(
+    /// An update of a module, and what is remembered of it.
+    pub(crate) fn update<M: Module>(
         mut self,
         sam: &SamConfig,
-        before: Option<M>,
-        after: &M,
+        lr: &ModuleLearningRate,
+        module: M,
         reports: Reports,
-    ) -> Self {
+        update: impl FnOnce(M) -> M,
+    ) -> (M, Self) {
+        let before = (self.kind == Some(Kind::Climbed)).then(|| module.clone());
+        let mut after = update(module);
         match (self.kind, before) {
-            (Some(Kind::Climbed), Some(before)) => self.climb_along_the_update(sam, before, after),
+            (Some(Kind::Climbed), Some(before)) => self.climb_along_the_update(sam, before, &after),
+            (Some(Kind::Sharpness), _) => after = self.descend(sam, lr, after, reports),
             (Some(Kind::Orthogonal), _) => {
                 for (vector, report) in self.vectors.iter_mut().zip(reports.vectors) {
                     if let Some(report) = report {
@@ -236,12 +244,27 @@ impl Memory {
             _ => {}
         }
         self.count = self.count.map(|count| count + 1);
-        self
+        (after, self)
     }
 
-    /// Whether [`updated`](Self::updated) needs the module before the update.
-    pub(crate) fn needs_before(&self) -> bool {
-        self.kind == Some(Kind::Climbed)
+    /// Decoupled WSAM: w - lr a (h - g).
+    fn descend<M: Module>(
+        &self,
+        sam: &SamConfig,
+        lr: &ModuleLearningRate,
+        module: M,
+        reports: Reports,
+    ) -> M {
+        let Descent::Wsam { gamma, .. } = sam.descent() else {
+            return module;
+        };
+        module.map(&mut Descend {
+            a: gamma / (1.0 - gamma),
+            lr,
+            path: Vec::new(),
+            index: &self.index,
+            reports: reports.vectors,
+        })
     }
 
     /// MSAM: the next step's e(w) is rho u / |u| with the update u that has just been made.
@@ -319,6 +342,7 @@ impl Memory {
             Some(Kind::Climbed),
             Some(Kind::Average),
             Some(Kind::Orthogonal),
+            Some(Kind::Sharpness),
         ];
         for (counts, kind) in [false, true]
             .into_iter()
@@ -386,6 +410,7 @@ impl ModuleVisitor for Start<'_> {
         let value = match self.kind {
             Kind::Climbed => weight,
             Kind::Average | Kind::Orthogonal => weight.zeros_like(),
+            Kind::Sharpness => Tensor::zeros([1], (&weight.device(), weight.dtype())),
         };
         self.memory
             .index
@@ -449,6 +474,37 @@ impl ModuleMapper for AtClimbed<'_> {
             Some(climbed) => param.map(|weight| in_place_of(weight, climbed, id)),
             None => param,
         }
+    }
+}
+
+/// Moves each weight along what was reported for it.
+struct Descend<'a> {
+    a: f64,
+    lr: &'a ModuleLearningRate,
+    path: Vec<String>,
+    index: &'a HashMap<ParamId, usize>,
+    reports: Vec<Option<Tensor<1>>>,
+}
+
+impl ModuleMapper for Descend<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let id = param.id;
+        let report = (self.index.get(&id)).and_then(|index| self.reports[*index].take());
+        let Some(report) = report else { return param };
+        let lr = self.lr.lr_from_param(id, Some(&self.path.join(".")));
+        param.map(|weight| {
+            let w = weight.clone().inner();
+            let report = report.to_device(&w.device()).reshape(w.shape());
+            in_place_of(weight, w - report * (lr * self.a), id)
+        })
     }
 }
 

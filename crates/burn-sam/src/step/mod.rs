@@ -16,8 +16,8 @@ use burn::tensor::{Gradients, Tensor};
 use crate::SamConfig;
 pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
-use descent::copy;
 pub use descent::{Between, Descent};
+use descent::{copy, report_sharpness};
 pub(crate) use memory::{Kind, Memory, Reports};
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
@@ -413,11 +413,15 @@ pub(crate) fn passes<M: Module, T>(
         climbed = climb(sam, climbed, grads);
     }
     let (last, grads) = pass(climbed, Pass::Climbed);
+    let climbed_grads = (sam.remembers() == Some(Kind::Sharpness)).then(|| copy(module, &grads));
     let mut grads = (sam.descent()).combine(module, at_w_grads.as_ref(), grads);
-    if let Some(at_w_grads) = at_w_grads {
-        match sam.remembers() {
-            Some(Kind::Orthogonal) => Between::report(module, memory, &at_w_grads, &mut grads),
-            Some(Kind::Average) => memory.report_all(module, &at_w_grads, &mut grads),
+    if let Some(at_w) = at_w_grads {
+        match (sam.remembers(), climbed_grads) {
+            (Some(Kind::Orthogonal), _) => Between::report(module, memory, &at_w, &mut grads),
+            (Some(Kind::Average), _) => memory.report_all(module, &at_w, &mut grads),
+            (Some(Kind::Sharpness), Some(climbed)) => {
+                report_sharpness(module, memory, &at_w, &climbed, &mut grads);
+            }
             _ => {}
         }
     }
