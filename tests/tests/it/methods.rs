@@ -2,18 +2,47 @@
 
 use burn::module::{Lora, Module, Param, ParamGroup};
 use burn::nn::Linear;
-use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{
+    GradientsAccumulator, GradientsParams, ModuleOptimizer, MultiGradientsParams, SgdConfig,
+};
+use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn::train::TrainStep;
-use burn_sam::{Climbed, Descent, SamConfig};
+use burn::train::{InferenceStep, TrainStep};
+use burn_sam::{Ascent, Between, Climbed, Descent, SamConfig, SamModel};
 use burn_sam_tests::{
-    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, pseudo_random,
-    random_cases, read, same_values, values,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message,
+    pseudo_random, random_cases, read, same_values, values,
 };
 use proptest::prelude::*;
 
 const LR: f64 = 0.1;
 
+/// Those that keep something from step to step, and those that do not climb at every step.
+fn with_memory() -> Vec<SamConfig> {
+    let sam = SamConfig::new().with_rho(0.3);
+    vec![
+        SamConfig::msam().with_rho(0.3),
+        SamConfig::looksam().with_rho(0.3).with_every(3),
+        SamConfig::friendly().with_rho(0.3),
+        SamConfig::friendly()
+            .with_rho(0.3)
+            .with_every(2)
+            .with_start(1),
+        sam.clone().with_every(3),
+        sam.clone().with_start(2),
+        sam.with_descent(Descent::Wsam {
+            gamma: 0.8,
+            decoupled: true,
+        }),
+    ]
+}
+
+fn all_methods() -> Vec<SamConfig> {
+    methods().into_iter().chain(with_memory()).collect()
+}
+
+/// Those whose steps are all alike, and can be written out.
 fn methods() -> Vec<SamConfig> {
     let sam = SamConfig::new().with_rho(0.3);
     vec![
@@ -98,6 +127,481 @@ fn copy_of(model: &NormMlp, mut fresh: NormMlp) -> NormMlp {
     (fresh.inputs.gamma, fresh.inputs.beta) =
         (model.inputs.gamma.clone(), model.inputs.beta.clone());
     fresh
+}
+
+/// The Learner's hooks, as its strategies call them.
+fn learn<M>(model: SamModel<M>, optim: &mut ModuleOptimizer, batches: &[&Points]) -> SamModel<M>
+where
+    M: Module + TrainStep<Input = Points>,
+{
+    let mut accumulator = GradientsAccumulator::new();
+    for points in batches {
+        accumulator.accumulate(&model, TrainStep::step(&model, (*points).clone()).grads);
+    }
+    TrainStep::optimize(model, optim, LR.into(), accumulator.grads())
+}
+
+fn momentum() -> ModuleOptimizer {
+    SgdConfig::new()
+        .with_momentum(Some(MomentumConfig::new()))
+        .init()
+}
+
+fn batches(device: &Device) -> Vec<Points> {
+    (0..7).map(|seed| Points::new(seed, device)).collect()
+}
+
+#[test]
+fn steps_in_a_loop_are_those_of_the_learner() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in all_methods() {
+            let start = NormMlp::new(1, &device);
+            let mut model = copy_of(&start, NormMlp::new(1, &device));
+            let mut wrapped = sam.init(copy_of(&start, NormMlp::new(1, &device)));
+            let mut steps = sam.steps(&model);
+            let (mut optim, mut learner_optim) = (momentum(), momentum());
+            for points in &batches(&device) {
+                (model, _) = steps.optimize(&mut optim, LR, model, |model: &NormMlp| {
+                    ((), model.predict(points).loss.backward())
+                });
+                wrapped = learn(wrapped, &mut learner_optim, &[points]);
+                assert_eq!(wrapped.statistics(), model.statistics(), "{sam}");
+            }
+            near(&*wrapped, &model, 1e-5);
+            assert!(!same_values(&model.hidden, &start.hidden));
+            // Each batch is counted once, whatever the method: the inputs' statistics tell.
+            let plain = NormMlp::new(1, &device);
+            for points in &batches(&device) {
+                plain.predict(points);
+            }
+            let of_inputs = |model: &NormMlp| model.statistics()[..2 * FEATURES].to_vec();
+            assert_eq!(of_inputs(&model), of_inputs(&plain), "{sam}");
+        }
+    }
+}
+
+/// A batch twice, with the sum of the two gradients and half of the learning rate, is the batch once: what
+/// is remembered is a mean, or its length does not matter.
+#[test]
+fn accumulation_remembers_as_one_batch_does() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in all_methods() {
+            let start = Mlp::new(1, &device);
+            let (mut once, mut twice) = (sam.init(start.clone()), sam.init(start.clone()));
+            let (mut optim, mut optim_of_twice) = (sgd(), sgd());
+            for points in &batches(&device) {
+                once = learn(once, &mut optim, &[points]);
+                let mut accumulator = GradientsAccumulator::new();
+                for _ in 0..2 {
+                    let grads = TrainStep::step(&twice, points.clone()).grads;
+                    accumulator.accumulate(&twice, grads);
+                }
+                let lr = (LR / 2.0).into();
+                twice = TrainStep::optimize(twice, &mut optim_of_twice, lr, accumulator.grads());
+            }
+            near(&*twice, &*once, 1e-5);
+        }
+    }
+}
+
+/// Each device's gradients on their own, as Burn's sharded strategy hands them over.
+#[test]
+fn several_devices_remember_as_accumulation_does() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for sam in all_methods() {
+            let start = Mlp::new(1, &device);
+            let (mut one, mut several) = (sam.init(start.clone()), sam.init(start.clone()));
+            let (mut optim, mut optim_of_several) = (momentum(), momentum());
+            let points = batches(&device);
+            for pair in points.windows(2) {
+                one = learn(one, &mut optim, &[&pair[0], &pair[1]]);
+                let mut grads = MultiGradientsParams::default();
+                for points in pair {
+                    let worker = several.clone().fork(&device);
+                    let step = TrainStep::step(&worker, points.clone());
+                    grads.grads.push((step.grads, device.clone().inner()));
+                }
+                several =
+                    TrainStep::optimize_multi(several, &mut optim_of_several, LR.into(), grads);
+            }
+            near(&*several, &*one, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_interrupted_at_an_odd_step_goes_on_exactly() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in all_methods() {
+            let (points, start) = (batches(&device), Mlp::new(1, &device));
+            let (mut whole, mut optim) = (sam.init(start.clone()), momentum());
+            let (mut model, mut loop_optim) = (start.clone(), momentum());
+            let mut steps = sam.steps(&model);
+            let pass = |model: &Mlp, points: &Points| ((), model.loss(points).backward());
+            for points in &points[..4] {
+                whole = learn(whole, &mut optim, &[points]);
+                (model, _) = steps.optimize(&mut loop_optim, LR, model, |m| pass(m, points));
+            }
+            let through_bytes = |record: ModuleRecord| {
+                ModuleRecord::from_bytes(record.into_bytes().unwrap()).unwrap()
+            };
+            let fresh = || Mlp::new(9, &device);
+            let record = through_bytes(whole.clone().into_record());
+            let mut resumed = sam.init(fresh()).try_load_record(record).unwrap();
+            let mut resumed_optim = momentum().from_bytes(optim.into_bytes().unwrap()).unwrap();
+            let mut resumed_steps = sam.steps(&fresh());
+            let record = through_bytes(steps.record(model.clone()));
+            let mut resumed_model = resumed_steps.try_load_record(fresh(), record).unwrap();
+            let mut resumed_loop_optim = momentum()
+                .from_bytes(loop_optim.into_bytes().unwrap())
+                .unwrap();
+            for points in &points[4..] {
+                whole = learn(whole, &mut optim, &[points]);
+                resumed = learn(resumed, &mut resumed_optim, &[points]);
+                (model, _) = steps.optimize(&mut loop_optim, LR, model, |m| pass(m, points));
+                (resumed_model, _) =
+                    resumed_steps.optimize(&mut resumed_loop_optim, LR, resumed_model, |m| {
+                        pass(m, points)
+                    });
+            }
+            assert!(same_values(&*resumed, &*whole), "{sam} on {device:?}");
+            assert!(same_values(&resumed_model, &model), "{sam} on {device:?}");
+        }
+    }
+}
+
+#[test]
+fn records_with_and_without_memory_load_into_one_another() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let points = Points::new(0, &device);
+    let trained = |sam: &SamConfig| {
+        let model = sam.init(Mlp::new(1, &device));
+        learn(model, &mut sgd(), &[&points])
+    };
+    for from in all_methods() {
+        let record = trained(&from).into_record();
+        for into in all_methods() {
+            let loaded = into
+                .init(Mlp::new(5, &device))
+                .try_load_record(record.clone());
+            let loaded = loaded.unwrap_or_else(|error| panic!("{from} into {into}: {error}"));
+            let expected = record_of(&record, &device);
+            assert!(same_values(&*loaded, &expected), "{from} into {into}");
+            // And it trains.
+            learn(loaded, &mut sgd(), &[&points]);
+        }
+        // Plain Burn is told what is left over, and loads it if that is allowed.
+        let plain = Mlp::new(5, &device).try_load_record(record.clone());
+        let keeps = from != SamConfig::new() && with_memory().contains(&from);
+        match (keeps, plain) {
+            (false, plain) => drop(plain.unwrap()),
+            (true, Ok(_)) => panic!("{from}"),
+            (true, Err(error)) => assert!(error.to_string().contains("sam."), "{error}"),
+        }
+        // A record of another module is still refused.
+        let other = burn_sam_tests::linear(1, 2, 2, &device).into_record();
+        let error = from
+            .init(Mlp::new(1, &device))
+            .try_load_record(other)
+            .unwrap_err();
+        assert!(error.to_string().contains("hidden.weight"), "{error}");
+    }
+}
+
+/// The model in a record, whatever is beside it.
+fn record_of(record: &ModuleRecord, device: &Device) -> Mlp {
+    let record = record.clone().allow_unused(true);
+    Mlp::new(6, device).try_load_record(record).unwrap()
+}
+
+#[test]
+fn what_is_remembered_moves_with_the_device() {
+    let [flex, ndarray] = &cpu_devices()[..] else {
+        panic!("two CPU devices")
+    };
+    let (flex, ndarray) = (flex.clone().autodiff(), ndarray.clone().autodiff());
+    for sam in all_methods() {
+        let train = |other: &Device| {
+            let (mut model, mut optim) = (sam.init(Mlp::new(1, &flex)), momentum());
+            for (step, seed) in (0..6).enumerate() {
+                if step == 2 {
+                    model = model.fork(other);
+                }
+                let device = model.devices()[0].clone().autodiff();
+                model = learn(model, &mut optim, &[&Points::new(seed, &device)]);
+            }
+            model
+        };
+        let (stayed, moved) = (train(&flex), train(&ndarray));
+        assert_eq!(moved.hidden.weight.device(), ndarray);
+        near(&*moved, &*stayed, 1e-5);
+    }
+}
+
+/// MSAM's passes are at w + e(w), and w is what is validated, saved and returned.
+#[test]
+fn msam_keeps_w_to_itself() {
+    for device in devices() {
+        let device = device.autodiff();
+        let points = batches(&device);
+        let sam = SamConfig::msam().with_rho(0.4);
+        let (mut model, mut optim) = (sam.init(Mlp::new(1, &device)), sgd());
+        let (mut by_hand, mut hand_optim) = (Mlp::new(1, &device), sgd());
+        by_hand = by_hand.load_record(model.clone().into_inner().into_record());
+        let mut climbed = by_hand.clone();
+        for points in &points {
+            let loss = read(climbed.loss(points));
+            let step = TrainStep::step(&model, points.clone());
+            // Metrics see the climbed pass.
+            for (seen, loss) in read(step.item.loss).into_iter().zip(loss) {
+                assert!((seen - loss).abs() < 1e-5);
+            }
+            model = TrainStep::optimize(model, &mut optim, LR.into(), step.grads);
+            let grads = climbed.gradients(points);
+            let before = by_hand.clone();
+            by_hand = hand_optim.step(LR, by_hand, grads);
+            near(&*model, &by_hand, 1e-5);
+            assert_eq!(
+                read(InferenceStep::step(&model.valid(), points.clone()).loss),
+                read(model.loss(points))
+            );
+            // e(w) is rho long, along the update.
+            let mut grads = GradientsParams::new();
+            let update = |after: &Param<Tensor<2>>, before: &Param<Tensor<2>>| {
+                after.val().inner() - before.val().inner()
+            };
+            let update_of_bias = |after: &Linear, before: &Linear| {
+                let bias = |layer: &Linear| layer.bias.as_ref().unwrap().val().inner();
+                bias(after) - bias(before)
+            };
+            for (after, before) in [
+                (&by_hand.hidden, &before.hidden),
+                (&by_hand.output, &before.output),
+            ] {
+                grads.register(after.weight.id, update(&after.weight, &before.weight));
+                let id = after.bias.as_ref().unwrap().id;
+                grads.register(id, update_of_bias(after, before));
+            }
+            climbed = (*SamConfig::new().with_rho(0.4).climb(by_hand.clone(), grads)).clone();
+        }
+    }
+}
+
+/// L(w) = sum(c w⁴ / 4 + b w), with a b for each batch: gradients that plain code can write.
+struct Quartic;
+
+impl Quartic {
+    const C: [f64; 4] = [1.0, 2.0, 0.5, 3.0];
+
+    fn b(step: usize) -> [f64; 4] {
+        let values = pseudo_random(step as u64 + 1, 4);
+        core::array::from_fn(|i| 0.3 * f64::from(values[i]))
+    }
+
+    fn gradient(w: [f64; 4], step: usize) -> [f64; 4] {
+        core::array::from_fn(|i| Self::C[i] * w[i].powi(3) + Self::b(step)[i])
+    }
+
+    fn loss(weights: &Param<Tensor<1>>, step: usize) -> Tensor<1> {
+        let on = |values: [f64; 4]| {
+            let data = TensorData::new(values.to_vec(), [4]);
+            Tensor::<1>::from_data(data, (&weights.val().device(), DType::F64))
+        };
+        let w = weights.val();
+        (w.clone().powi_scalar(4) * on(Self::C) * 0.25 + w * on(Self::b(step))).sum()
+    }
+}
+
+fn dot(a: [f64; 4], b: [f64; 4]) -> f64 {
+    (0..4).map(|i| a[i] * b[i]).sum()
+}
+
+fn plus(a: [f64; 4], b: [f64; 4], scale: f64) -> [f64; 4] {
+    core::array::from_fn(|i| a[i] + scale * b[i])
+}
+
+/// LookSAM's algorithm 1 over the whole model, steps without an ascent, and a start, in plain f64.
+#[test]
+fn looksam_and_steps_without_an_ascent_are_their_equations_in_f64() {
+    let rho = 0.2;
+    for (every, alpha, first) in [
+        (3, 0.5, 0),
+        (2, 0.0, 0),
+        (1, 0.5, 0),
+        (4, 0.7, 3),
+        (3, 0.0, 2),
+    ] {
+        for device in cpu_devices() {
+            let device = device.autodiff();
+            let start = [0.9, -0.7, 0.4, 0.2];
+            let data = TensorData::new(start.to_vec(), [4]);
+            let tensor = Tensor::<1>::from_data(data, (&device, DType::F64));
+            let mut weights = Param::from_tensor(tensor);
+            let sam = SamConfig::looksam()
+                .with_rho(rho)
+                .with_every(every)
+                .with_start(first)
+                .with_between(match alpha {
+                    0.0 => Between::Plain,
+                    alpha => Between::Looksam { alpha },
+                });
+            let mut steps = sam.steps(&weights);
+            let mut optim = sgd();
+            let (mut w, mut v) = (start, [0.0; 4]);
+            for step in 0..10 {
+                let (updated, passes) = steps.optimize(&mut optim, LR, weights, |weights| {
+                    let loss = Quartic::loss(weights, step);
+                    let grads = loss.backward();
+                    (loss, grads)
+                });
+                weights = updated;
+
+                let g = Quartic::gradient(w, step);
+                let climbs = step >= first && (step - first) % every == 0;
+                assert!(passes.at_w.is_some());
+                assert_eq!(passes.climbed.is_some(), climbs);
+                let descent = if climbs {
+                    let climbed = plus(w, g, rho / (dot(g, g).sqrt() + 1e-12));
+                    let h = Quartic::gradient(climbed, step);
+                    v = plus(h, g, -dot(g, h) / dot(g, g));
+                    h
+                } else if step < first || alpha == 0.0 {
+                    g
+                } else {
+                    plus(g, v, alpha * (dot(g, g) / dot(v, v)).sqrt())
+                };
+                w = plus(w, descent, -LR);
+                for (got, expected) in exact(&weights.val()).into_iter().zip(w) {
+                    assert!((got - expected).abs() < 1e-13, "{got} for {expected}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_rho_of_zero_between_plain_steps_is_the_base_and_every_step_is_sam() {
+    for device in devices() {
+        let device = device.autodiff();
+        let train = |sam: &SamConfig| {
+            let (mut model, mut optim) = (sam.init(Mlp::new(1, &device)), momentum());
+            for points in &batches(&device) {
+                model = learn(model, &mut optim, &[points]);
+            }
+            model.into_inner()
+        };
+        let plain = batches(&device).iter().fold(
+            (Mlp::new(1, &device), momentum()),
+            |(model, mut optim), points| {
+                let grads = model.gradients(points);
+                (optim.step(LR, model, grads), optim)
+            },
+        );
+        let zero = SamConfig::new().with_rho(0.0);
+        for sam in [zero.clone().with_every(3), zero.clone().with_start(2)] {
+            let values = |model: &Mlp| read(model.hidden.weight.val());
+            assert_eq!(values(&train(&sam)), values(&plain.0));
+        }
+        let sam = SamConfig::new().with_rho(0.3);
+        let values = |model: &Mlp| read(model.hidden.weight.val());
+        assert_eq!(
+            values(&train(&sam.clone().with_start(100))),
+            values(&plain.0)
+        );
+        let looks = (sam.clone()).with_between(Between::Looksam { alpha: 0.5 });
+        assert_eq!(values(&train(&looks)), values(&train(&sam)));
+    }
+}
+
+/// Whatever the gradients hold, no method adds a way of its own to poison weights or what it keeps.
+#[test]
+fn a_step_of_nans_at_w_is_forgotten() {
+    for device in devices() {
+        let device = device.autodiff();
+        let points = batches(&device);
+        for sam in with_memory() {
+            let mut model = Mlp::new(1, &device);
+            let mut steps = sam.steps(&model);
+            for (step, points) in points.iter().enumerate() {
+                let mut passes = 0;
+                (model, _) = steps.optimize(&mut sgd(), LR, model, |model: &Mlp| {
+                    passes += 1;
+                    // The first pass of the climbing step 3; with MSAM there is no such pass.
+                    let bad = step == 3 && passes == 1 && sam.ascent() != Ascent::Msam;
+                    let loss = model.loss(points);
+                    let grads = match bad {
+                        true => (loss * f32::NAN).backward(),
+                        false => loss.backward(),
+                    };
+                    ((), grads)
+                });
+                // With a pass at w alone, it is the base optimizer's to refuse it.
+                if passes == 1 && step == 3 && sam.ascent() != Ascent::Msam {
+                    break;
+                }
+                let finite = |(_, values): (String, Vec<f64>)| values.iter().all(|v| v.is_finite());
+                assert!(values(&model).into_iter().all(finite), "{sam} at {step}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_method_that_keeps_something_is_refused_where_nothing_can_be_kept() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let points = Points::new(0, &device);
+    for sam in with_memory() {
+        let model = Mlp::new(1, &device);
+        let grads = model.loss(&points).backward();
+        let message = panic_message(|| sam.first_step(model, grads));
+        assert!(message.contains("SamSteps::optimize"), "{message}");
+        let message = panic_message(|| {
+            sam.optimize(&mut sgd(), LR, Mlp::new(1, &device), |model: &Mlp| {
+                ((), model.loss(&points).backward())
+            })
+        });
+        assert!(message.contains("SamConfig::steps"), "{message}");
+    }
+}
+
+#[test]
+fn what_makes_no_sense_together_is_refused_with_its_reason() {
+    let gsam = Descent::Gsam { alpha: 0.1 };
+    let looksam = Between::Looksam { alpha: 0.5 };
+    for (message, expected) in [
+        (
+            panic_message(|| SamConfig::msam().with_every(2)),
+            "every step of MSAM takes one pass",
+        ),
+        (
+            panic_message(|| SamConfig::msam().with_ascents(2)),
+            "MSAM climbs along the last update",
+        ),
+        (
+            panic_message(|| SamConfig::msam().with_ascent_fraction(0.5)),
+            "MSAM climbs along the last update",
+        ),
+        (
+            panic_message(|| SamConfig::msam().with_descent(gsam)),
+            "MSAM takes no gradient at w",
+        ),
+        (
+            panic_message(|| SamConfig::friendly().with_between(looksam)),
+            "one is the most",
+        ),
+        (
+            panic_message(|| SamConfig::looksam().with_descent(gsam)),
+            "LookSAM says itself what the base optimizer gets",
+        ),
+    ] {
+        assert!(message.starts_with("SamConfig: "), "{message}");
+        assert!(message.contains("do not go together"), "{message}");
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

@@ -1,0 +1,368 @@
+//! Every method beside the others: what it gains and what a step costs. The README's table and picture.
+
+use std::path::{Path, PathBuf};
+
+use burn_sam::{Between, Descent, SamConfig};
+use clap::{Parser, ValueEnum};
+use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
+use digits::data;
+use digits::options::{absolute, create, part, progress_bar};
+use digits::training::mean_and_deviation;
+use example_common::Backend;
+use plotters::prelude::*;
+
+/// Trains networks on digits with each method, and prints the accuracy on clean images, the time of a
+/// step over SGD's, the part of SAM's gain that is kept, and how many seeds failed (below 20 %, where
+/// guessing is 10 %). Draws accuracy over time.
+///
+/// Each method has the radius that is best of eight on five seeds of their own; its other settings are
+/// its authors' or this library's defaults. A step's time is a median over steps that the methods take in
+/// turn, before the trainings: do not use the machine for anything else until the first bar appears.
+#[derive(Parser)]
+struct Options {
+    /// The network; both, if not given
+    #[arg(long, value_enum)]
+    network: Option<Architecture>,
+    /// The methods, separated by commas; SGD and SAM are always there
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Method::value_variants().to_vec())]
+    methods: Vec<Method>,
+    /// Part of the training labels that are replaced by random ones, 0 to 1
+    #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
+    noise: f64,
+    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
+    seeds: u64,
+    /// Number of passes over the training images; 60 for the perceptron and 20 for the convolutional
+    /// network, if not given
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: Option<u32>,
+    /// Images a step
+    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Where to write the figures, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to draw the picture
+    #[arg(long, value_name = "FILE.svg", default_value = "methods.svg")]
+    picture: PathBuf,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    backend: Backend,
+}
+
+/// Each with one obvious way to ask for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Method {
+    /// Plain
+    Sgd,
+    /// Two passes a step
+    Sam,
+    /// Climbs along the last update: one pass
+    Msam,
+    /// Every fifth step in full
+    Looksam,
+    /// Every fifth step climbs, plain steps between
+    Fifth,
+    /// The ascent on an eighth of the batch
+    Eighth,
+    /// Adaptive, in its authors' form
+    Asam,
+    /// Friendly: without the gradients' average
+    Friendly,
+    /// Less of what is orthogonal to the second gradient
+    Gsam,
+    /// The loss and its sharpness, weighted
+    Wsam,
+    /// Two ascents a step
+    Twice,
+}
+
+impl Method {
+    fn config(self, rho: f64) -> Option<SamConfig> {
+        let config = match self {
+            Self::Sgd => return None,
+            Self::Sam => SamConfig::new(),
+            Self::Msam => SamConfig::msam(),
+            Self::Looksam => SamConfig::looksam(),
+            Self::Fifth => SamConfig::looksam().with_between(Between::Plain),
+            Self::Eighth => SamConfig::new().with_ascent_fraction(0.125),
+            Self::Asam => SamConfig::asam(),
+            Self::Friendly => SamConfig::friendly(),
+            Self::Gsam => SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
+            Self::Wsam => SamConfig::new().with_descent(Descent::Wsam {
+                gamma: 0.6,
+                decoupled: false,
+            }),
+            Self::Twice => SamConfig::new().with_ascents(2),
+        };
+        Some(config.with_rho(rho))
+    }
+
+    /// What its radii are measured in, over SAM's.
+    fn scale(self) -> f64 {
+        match self {
+            Self::Msam | Self::Asam => 5.0,
+            _ => 1.0,
+        }
+    }
+
+    /// A step's, on average, of the whole batch.
+    fn passes(self) -> f64 {
+        match self {
+            Self::Sgd | Self::Msam => 1.0,
+            Self::Looksam | Self::Fifth => 1.2,
+            Self::Eighth => 1.125,
+            Self::Twice => 3.0,
+            _ => 2.0,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "SGD",
+            Self::Sam => "SAM",
+            Self::Msam => "MSAM",
+            Self::Looksam => "LookSAM",
+            Self::Fifth => "SAM, every fifth step",
+            Self::Eighth => "SAM, ascent on an eighth",
+            Self::Asam => "ASAM",
+            Self::Friendly => "F-SAM",
+            Self::Gsam => "GSAM",
+            Self::Wsam => "WSAM",
+            Self::Twice => "SAM, two ascents",
+        }
+    }
+}
+
+const RADII: [f64; 8] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0];
+const SEEDS_FOR_RADII: u64 = 5;
+/// An accuracy below this is that of a network that is dead, or as good as dead.
+const FAILED: f64 = 0.2;
+
+#[derive(serde::Serialize)]
+struct Row {
+    network: Architecture,
+    method: Method,
+    rho: Option<f64>,
+    /// From 0 to 1, as its deviation.
+    test_accuracy: f64,
+    deviation: f64,
+    time_over_sgd: f64,
+    passes: f64,
+    failed_seeds: usize,
+    seeds: u64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    create([options.json.as_ref(), Some(&options.picture)])?;
+    let digits = data::digits()?;
+    let networks = match options.network {
+        Some(network) => vec![network],
+        None => vec![Architecture::Mlp, Architecture::Conv],
+    };
+    let device = options.backend.device()?.autodiff();
+    let methods: Vec<Method> = (Method::value_variants().iter().copied())
+        .filter(|method| {
+            matches!(method, Method::Sgd | Method::Sam) || options.methods.contains(method)
+        })
+        .collect();
+    let tasks = networks.into_iter().map(|architecture| Task {
+        digits: &digits,
+        architecture,
+        noise: options.noise,
+        epochs: epochs(architecture, &options) as usize,
+        batch_size: options.batch_size as usize,
+        device: &device,
+    });
+    // All times before any training, while the machine is quiet.
+    let timed: Vec<_> = methods.iter().map(|method| method.config(0.1)).collect();
+    let tasks: Vec<(Task, Vec<f64>)> = tasks
+        .map(|task| {
+            let seconds = task.step_seconds(&timed)?;
+            Ok((task, seconds))
+        })
+        .collect::<anyhow::Result<_>>()?;
+
+    let mut rows = Vec::new();
+    for (task, seconds) in tasks {
+        let network = task.architecture;
+        let of_network = compare(&task, &methods, &seconds, options.seeds)?;
+        println!("{}", table(&of_network, network, &options));
+        rows.extend(of_network);
+    }
+    if let Some(file) = &options.json {
+        let json = serde_json::json!({ "rows": rows });
+        std::fs::write(file, serde_json::to_string_pretty(&json)?)?;
+        println!("figures: {}", absolute(file));
+    }
+    picture(&rows, &options.picture)?;
+    println!("picture: {}", absolute(&options.picture));
+    Ok(())
+}
+
+fn epochs(network: Architecture, options: &Options) -> u32 {
+    options.epochs.unwrap_or(match network {
+        Architecture::Mlp => 60,
+        Architecture::Conv => 20,
+    })
+}
+
+fn compare(
+    task: &Task,
+    methods: &[Method],
+    seconds: &[f64],
+    seeds: u64,
+) -> anyhow::Result<Vec<Row>> {
+    let of_method = seeds + SEEDS_FOR_RADII * RADII.len() as u64;
+    let trainings = seeds + (methods.len() as u64 - 1) * of_method;
+    let bar = progress_bar("trainings", trainings);
+    let mut rows = Vec::new();
+    for (&method, step_seconds) in methods.iter().zip(seconds) {
+        bar.set_message(method.name());
+        let config = |rho| method.config(rho).expect("a method with a radius");
+        let rho = match method {
+            Method::Sgd => None,
+            _ => {
+                let radii = RADII.map(|radius| radius * method.scale());
+                Some(task.tune(&radii, SEEDS_FOR_RADII, config, &bar)?)
+            }
+        };
+        let jobs = Job::each(0..seeds, rho.map(config).as_ref());
+        let outcomes: Vec<Outcome> = task.run(&jobs, false, &bar)?;
+        let accuracies: Vec<f64> = outcomes.iter().map(|o| o.test_accuracy).collect();
+        let (test_accuracy, deviation) = mean_and_deviation(&accuracies);
+        rows.push(Row {
+            network: task.architecture,
+            method,
+            rho,
+            test_accuracy,
+            deviation,
+            time_over_sgd: step_seconds / seconds[0],
+            passes: method.passes(),
+            failed_seeds: accuracies.iter().filter(|a| **a < FAILED).count(),
+            seeds,
+        });
+    }
+    bar.finish_and_clear();
+    Ok(rows)
+}
+
+fn table(rows: &[Row], network: Architecture, options: &Options) -> String {
+    let mut table = format!(
+        "{network:?}, {:.0} % noisy labels, batches of {}, {} epochs, {} seeds\n\n",
+        100.0 * options.noise,
+        options.batch_size,
+        epochs(network, options),
+        options.seeds
+    );
+    table += "| method | rho | test accuracy, % | passes | time of a step | part of SAM's gain | failed |\n";
+    table += "| --- | --- | --- | --- | --- | --- | --- |\n";
+    let [sgd, sam] = [&rows[0], &rows[1]];
+    let gain = sam.test_accuracy - sgd.test_accuracy;
+    let standard_error = sgd.deviation.hypot(sam.deviation) / (options.seeds as f64).sqrt();
+    for row in rows {
+        table += &format!(
+            "| {} | {} | {:.1} ± {:.1} | {} | {:.2} | {} | {} |\n",
+            row.method.name(),
+            row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
+            100.0 * row.test_accuracy,
+            100.0 * row.deviation,
+            row.passes,
+            row.time_over_sgd,
+            match gain > standard_error {
+                true => format!("{:.2}", (row.test_accuracy - sgd.test_accuracy) / gain),
+                false => "-".to_string(),
+            },
+            match row.failed_seeds {
+                0 => String::new(),
+                failed => format!("{failed} of {}", row.seeds),
+            },
+        );
+    }
+    table
+}
+
+/// A panel for each network: the accuracy of each method, with the deviation of its seeds, over the time
+/// of a step.
+fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
+    const FONT: &str = "sans-serif";
+    // Okabe and Ito's colours, which the colour-blind can tell apart.
+    let colour = |method: Method| match method {
+        Method::Sgd => RGBColor(90, 90, 90),
+        Method::Sam => RGBColor(213, 94, 0),
+        Method::Msam => RGBColor(0, 114, 178),
+        Method::Looksam => RGBColor(0, 158, 115),
+        _ => RGBColor(150, 150, 150),
+    };
+    let networks: Vec<Architecture> = [Architecture::Mlp, Architecture::Conv]
+        .into_iter()
+        .filter(|network| rows.iter().any(|row| row.network == *network))
+        .collect();
+    let canvas = SVGBackend::new(file, (560 * networks.len() as u32, 460)).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    let panels = canvas.split_evenly((1, networks.len()));
+    for (panel, network) in panels.iter().zip(networks) {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.network == network).collect();
+        let percents =
+            |row: &Row| [-1.0, 1.0].map(|s| 100.0 * (row.test_accuracy + s * row.deviation));
+        let lowest = rows
+            .iter()
+            .map(|row| percents(row)[0])
+            .fold(100.0, f64::min);
+        let slowest = rows.iter().map(|row| row.time_over_sgd).fold(1.0, f64::max);
+        let title = match network {
+            Architecture::Mlp => "perceptron",
+            Architecture::Conv => "convolutional network",
+        };
+        let mut chart = ChartBuilder::on(panel)
+            .caption(title, (FONT, 20))
+            .margin(15)
+            .x_label_area_size(45)
+            .y_label_area_size(55)
+            .build_cartesian_2d(0.8..slowest + 0.6, (lowest / 10.0).floor() * 10.0..100.0)?;
+        chart
+            .configure_mesh()
+            .x_desc("time of a step over SGD's")
+            .y_desc("test accuracy, %")
+            .x_label_formatter(&|time| format!("{time:.1}"))
+            .y_label_formatter(&|accuracy| format!("{accuracy:.0}"))
+            .axis_desc_style((FONT, 16))
+            .label_style((FONT, 14))
+            .light_line_style(WHITE)
+            .draw()?;
+        for row in &rows {
+            let colour = colour(row.method);
+            let [low, high] = percents(row);
+            let (x, y) = (row.time_over_sgd, 100.0 * row.test_accuracy);
+            let style = colour.stroke_width(2);
+            chart.draw_series([PathElement::new([(x, low), (x, high)], style)])?;
+            chart.draw_series([Circle::new((x, y), 5, colour.filled())])?;
+        }
+        // The names last, so that no line crosses them; those that would overlap go down.
+        let mut names: Vec<(f64, f64, &Row)> = (rows.iter())
+            .map(|row| (row.time_over_sgd, 100.0 * row.test_accuracy, *row))
+            .collect();
+        names.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let line = (100.0 - (lowest / 10.0).floor() * 10.0) / 24.0;
+        let width = (slowest - 0.2) / 3.0;
+        let mut placed: Vec<(f64, f64)> = Vec::new();
+        for (x, y, row) in names {
+            let mut at = y;
+            while placed
+                .iter()
+                .any(|(other, height)| (other - x).abs() < width && (height - at).abs() < line)
+            {
+                at -= line / 4.0;
+            }
+            placed.push((x, at));
+            let style = (FONT, 13).into_font().color(&colour(row.method));
+            let name = row.method.name().replace("SAM, ", "");
+            let text = EmptyElement::at((x, at)) + Text::new(name, (9, -6), style);
+            chart.draw_series([text])?;
+        }
+    }
+    canvas.present()?;
+    Ok(())
+}
