@@ -1,12 +1,12 @@
 //! Loops of one's own: the two steps, the closure form, accumulation, records, `SamOptimizer`, misuse.
 
 use burn::grad_clipping::GradientClippingConfig;
-use burn::module::{Module, ParamGroup};
+use burn::module::{Lora, Module, ParamGroup};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, GradientsAccumulator, ModuleOptimizer, SgdConfig};
+use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::tensor::Tensor;
-use burn_sam::{Climbed, SamConfig};
+use burn_sam::{Climbed, Descent, SamConfig};
 use burn_sam_tests::{Mlp, Points, cpu_devices, devices, panic_message, read, same_values};
 
 const LR: f64 = 0.1;
@@ -312,6 +312,79 @@ fn second_gradients_that_are_not_the_climbed_modules_are_refused() {
             });
             assert!(message.contains("SAM's second step"), "{message}");
         }
+    }
+}
+
+/// A loss that reaches only some parameters at first: the others are at w, and still not w's own.
+#[test]
+fn a_second_loss_at_w_is_refused_whatever_the_first_one_reached() {
+    for device in devices() {
+        let device = device.autodiff();
+        let points = Points::new(0, &device);
+        let model = Mlp::new(1, &device);
+        let bias = model.output.bias.as_ref().unwrap();
+        let only_bias = || bias.val().square().sum().backward();
+        let wrong = || model.loss(&points).backward();
+        let message = panic_message(|| {
+            let climbed = SamConfig::new().first_step(model.clone(), only_bias());
+            climbed.second_step(&mut sgd().init(), LR, wrong())
+        });
+        assert!(
+            message.contains("SAM's second step got gradients"),
+            "{message}"
+        );
+        let message = panic_message(|| {
+            let climbed = SamConfig::new().climb(model.clone(), GradientsParams::new());
+            climbed.second_step(&mut sgd().init(), LR, wrong())
+        });
+        assert!(
+            message.contains("SAM's second step got gradients"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn gradients_by_parameter_descend_as_a_losss_do() {
+    for device in devices() {
+        let device = device.autodiff();
+        let points = Points::new(0, &device);
+        let model = Mlp::new(1, &device);
+        let gsam = Descent::Gsam { alpha: 0.4 };
+        for sam in [SamConfig::new(), SamConfig::new().with_descent(gsam)] {
+            let expected = sam_step(&sam, &mut sgd().init(), model.clone(), &points);
+            let climbed = sam.climb(model.clone(), model.gradients(&points));
+            let grads = climbed.descent(climbed.gradients(&points));
+            let updated = sgd().init().step(LR, climbed.step_back(), grads);
+            assert!(same_values(&updated, &expected), "{sam}");
+        }
+        let climbed = SamConfig::new()
+            .with_ascents(2)
+            .climb(model.clone(), model.gradients(&points));
+        let message = panic_message(|| climbed.descent(climbed.gradients(&points)));
+        assert!(message.contains("after 1 of 2 ascents"), "{message}");
+    }
+}
+
+/// The rho of what is under an adapter would go nowhere.
+#[test]
+fn a_group_that_matches_only_what_is_under_an_adapter_is_told() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let points = Points::new(0, &device);
+        let model = Mlp::new(1, &device).apply_lora(Lora::new(2, 4.0));
+        let group = ParamGroup::from_path("hidden.weight");
+        let sam = SamConfig::new().with_group(group, 0.25);
+        let message = panic_message(|| sam.climb(model.clone(), model.gradients(&points)));
+        assert!(
+            message.contains("the group with a rho of 0.25"),
+            "{message}"
+        );
+        assert!(message.contains("hidden.weight.lora.a"), "{message}");
+        let group = ParamGroup::from_predicate("hidden.weight");
+        let sam = SamConfig::new().with_group(group, 0.25);
+        let climbed = sam.climb(model.clone(), model.gradients(&points));
+        assert!(!same_values(&*climbed, &model));
     }
 }
 

@@ -214,11 +214,9 @@ impl Picture {
             let holes = surface.losses.iter().enumerate().flat_map(|(row, losses)| {
                 let holes = losses.iter().enumerate().filter(|(_, loss)| loss.is_none());
                 holes.map(move |(column, _)| {
-                    let corner = |to: f64| {
-                        // Half a step around it, within the frame.
-                        (at(xs, column as f64 + to), at(ys, row as f64 + to))
-                    };
-                    Rectangle::new([corner(0.0), corner(1.0)], HOLE.filled())
+                    // From one neighbour to the other: what is in between is not known.
+                    let corner = |to: f64| (at(xs, column as f64 + to), at(ys, row as f64 + to));
+                    Rectangle::new([corner(-0.5), corner(1.5)], HOLE.filled())
                 })
             });
             chart.draw_series(holes)?;
@@ -532,10 +530,10 @@ fn number(value: f64) -> String {
 }
 
 /// The name, and how much of what it names is missing.
-fn titled<'a>(name: &str, losses: impl Iterator<Item = &'a Option<f64>> + Clone) -> String {
-    match losses.clone().filter(|loss| loss.is_none()).count() {
+fn titled<'a>(name: &str, losses: impl Iterator<Item = &'a Option<f64>>) -> String {
+    match losses.filter(|loss| loss.is_none()).count() {
         0 => name.to_string(),
-        holes => format!("{name} ({holes} of {} not finite)", losses.count()),
+        holes => format!("{name} ({holes} not finite)"),
     }
 }
 

@@ -393,6 +393,9 @@ fn settings(sam: &SamConfig) -> Vec<(String, String)> {
     );
     if sam.adaptive() {
         settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
+        if !sam.adaptive_biases() {
+            settings.push(("adaptive biases".to_string(), "false".to_string()));
+        }
     }
     if sam.ascent() != Ascent::Gradient {
         settings.push(("ascent".to_string(), format!("{:?}", sam.ascent())));

@@ -28,7 +28,7 @@ use crate::SamConfig;
 /// If there are gradients, but none of a parameter of this module.
 pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParams) -> M {
     if grads.is_empty() {
-        return module;
+        return module.map(&mut Assign(HashMap::new()));
     }
     let count = grads.len();
     let mut collect = Collect {
@@ -164,33 +164,47 @@ pub(crate) fn check_groups<M: Module>(sam: &SamConfig, module: &M) -> Result<(),
     if !sam.has_groups() {
         return Ok(());
     }
-    let mut matches = Matches {
-        unmatched: sam.groups().collect(),
+    let mut paths = Paths {
         path: Vec::new(),
         paths: Vec::new(),
     };
-    module.visit(&mut matches);
-    match matches.unmatched[..] {
-        [] => Ok(()),
-        [(group, rho), ..] => Err(format!(
-            "SamConfig: the group with a rho of {rho} matches no parameter of the module, so this rho \
-             would go nowhere: {group:?}. The parameters are: {}",
-            match matches.paths[..] {
-                [] => "none".to_string(),
-                _ => matches.paths.join(", "),
-            }
-        )),
+    module.visit(&mut paths);
+    let all = paths.paths;
+    // What is under an adapter does not move: a rho for it would go nowhere too.
+    let is_adapted = |path: &str| {
+        let adapters = format!("{path}.lora.");
+        all.iter().any(|(_, other)| other.starts_with(&adapters))
+    };
+    let paths: Vec<&(ParamId, String)> =
+        (all.iter()).filter(|(_, path)| !is_adapted(path)).collect();
+    let is_unmatched = |group: &ParamGroup| {
+        let mut paths = paths.iter();
+        !paths.any(|(id, path)| group.matches(id, Some(path)))
+    };
+    match sam.groups().find(|(group, _)| is_unmatched(group)) {
+        None => Ok(()),
+        Some((group, rho)) => {
+            let paths: Vec<&str> = paths.iter().map(|(_, path)| path.as_str()).collect();
+            Err(format!(
+                "SamConfig: the group with a rho of {rho} matches no parameter of the module, so this \
+                 rho would go nowhere: {group:?}. The parameters are: {}",
+                if paths.is_empty() {
+                    "none".to_string()
+                } else {
+                    paths.join(", ")
+                }
+            ))
+        }
     }
 }
 
-/// The groups that no parameter has matched yet.
-struct Matches<'a> {
-    unmatched: Vec<(&'a ParamGroup, f64)>,
+/// The floating-point parameters' ids and paths.
+struct Paths {
     path: Vec<String>,
-    paths: Vec<String>,
+    paths: Vec<(ParamId, String)>,
 }
 
-impl ModuleVisitor for Matches<'_> {
+impl ModuleVisitor for Paths {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }
@@ -200,9 +214,7 @@ impl ModuleVisitor for Matches<'_> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let path = self.path.join(".");
-        (self.unmatched).retain(|(group, _)| !group.matches(&param.id, Some(&path)));
-        self.paths.push(path);
+        self.paths.push((param.id, self.path.join(".")));
     }
 }
 
@@ -249,12 +261,15 @@ struct Assign(HashMap<ParamId, Climbed>);
 
 impl ModuleMapper for Assign {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.0.remove(&param.id) {
+        let id = param.id;
+        match self.0.remove(&id) {
+            Some(climbed) => param.map(|weight| in_place_of(weight, climbed.into_tensor(), id)),
+            // At w, but another leaf of the graph: the gradients of a loss at w are not its own.
+            None if param.is_require_grad() => param.map(|weight| {
+                let same = weight.clone().inner();
+                in_place_of(weight, same, id)
+            }),
             None => param,
-            Some(climbed) => {
-                let id = param.id;
-                param.map(|weight| in_place_of(weight, climbed.into_tensor(), id))
-            }
         }
     }
 }

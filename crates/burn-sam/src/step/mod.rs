@@ -96,6 +96,7 @@ impl SamConfig {
             at_w_grads: self.keeps_first_gradients().then(|| copy(&module, &grads)),
             climbed: climb(self, with_own_statistics(&module), grads),
             climbs: 1,
+            unfinished: Unfinished(true),
             at_w: module,
         }
     }
@@ -225,6 +226,24 @@ pub struct Climbed<M> {
     at_w_grads: Option<GradientsParams>,
     climbed: M,
     climbs: usize,
+    unfinished: Unfinished,
+}
+
+/// Whether neither a second step nor a step back has been taken; if it is dropped like that, something may
+/// have been trained without SAM, or not at all, and the log says so.
+#[derive(Debug)]
+struct Unfinished(bool);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.0 && !std::thread::panicking() {
+            log::warn!(
+                "a climbed module was dropped without Climbed::second_step: if an optimizer has stepped all \
+                 the same, its gradients were not those that SAM descends along. If you only looked at it, \
+                 end with Climbed::step_back"
+            );
+        }
+    }
 }
 
 impl<M: Module> Clone for Climbed<M> {
@@ -235,6 +254,8 @@ impl<M: Module> Clone for Climbed<M> {
             at_w_grads: (self.at_w_grads.as_ref()).map(|grads| copy(&self.at_w, grads)),
             climbed: self.climbed.clone(),
             climbs: self.climbs,
+            // The one that it was cloned from says it.
+            unfinished: Unfinished(false),
         }
     }
 }
@@ -299,7 +320,7 @@ impl<M: Module> Climbed<M> {
         optim.step(lr, self.step_back(), grads)
     }
 
-    /// The gradients to descend along, by parameter: to be accumulated, unscaled or changed otherwise
+    /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated, unscaled or changed otherwise
     /// before an optimizer applies them to the module that [`step_back`](Self::step_back) returns. They are
     /// those at w + e(w), or what the [`Descent`] makes of them.
     ///
@@ -307,6 +328,17 @@ impl<M: Module> Climbed<M> {
     ///
     /// As [`second_step`](Self::second_step).
     pub fn second_gradients(&self, grads: Gradients) -> GradientsParams {
+        self.descent(gradients_of(&self.climbed, grads, Pass::Climbed))
+    }
+
+    /// The gradients to descend along, of gradients at w + e(w) that are already sorted by parameter: the
+    /// counterpart of [`SamConfig::climb`], for those of a `TrainStep` or a sum over several losses. Add the
+    /// losses up first: what a [`Descent`] makes of gradients is not the sum of what it makes of parts.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration asks for more [ascents](SamConfig::with_ascents) than were taken.
+    pub fn descent(&self, grads: GradientsParams) -> GradientsParams {
         let ascents = self.sam.ascents();
         assert!(
             self.climbs == ascents,
@@ -314,13 +346,13 @@ impl<M: Module> Climbed<M> {
              or all of them with SamConfig::optimize",
             self.climbs
         );
-        let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
         let at_w = self.at_w_grads.as_ref();
         self.sam.descent().combine(&self.at_w, at_w, grads)
     }
 
     /// The module at w, bit for bit as it was before the first step.
-    pub fn step_back(self) -> M {
+    pub fn step_back(mut self) -> M {
+        self.unfinished.0 = false;
         self.at_w
     }
 }
