@@ -36,6 +36,23 @@ pub(crate) trait AscentBackend: Backend {
     ) -> Floats<Self>;
 }
 
+/// The operations on pairs of tensors, of which the lists are as those of [`AscentBackend`].
+#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
+pub(crate) trait CombinationBackend: Backend {
+    /// <a, a>, <a, b> and <b, b>, of shape `[3]`, f64 if any tensor is.
+    fn inner_products(
+        #[extension_type] a: Floats<Self>,
+        #[extension_type] b: Floats<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// x a + y b of each pair, or a. The coefficients are x, y, and 1 for a or 0.
+    fn combine(
+        #[extension_type] a: Floats<Self>,
+        #[extension_type] b: Floats<Self>,
+        coefficients: FloatTensor<Self>,
+    ) -> Floats<Self>;
+}
+
 /// A list of floating-point tensors. Burn's derive knows fields, not lists.
 pub(crate) struct Floats<B: Backend>(pub(crate) Vec<FloatTensor<B>>);
 

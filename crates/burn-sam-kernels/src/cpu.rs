@@ -120,21 +120,42 @@ pub(crate) fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The sum of (T g)², in pieces that add up to it, with the weights and eta of T if adaptive.
-pub(crate) fn sum_of_squares<'a, E: Element>(
-    grad: &'a [E],
-    adaptive: Option<(&'a [E], f64)>,
-) -> Vec<Piece<'a, f64>> {
-    let piece = |grad: &'a [E], adaptive| Piece {
-        elements: grad.len(),
-        work: Box::new(move || sum_of_piece(grad, adaptive)),
-    };
-    let grads = grad.chunks(CHUNK);
-    match adaptive {
-        None => grads.map(|grad| piece(grad, None)).collect(),
-        Some((weight, eta)) => (grads.zip(weight.chunks(CHUNK)))
-            .map(|(grad, weight)| piece(grad, Some((weight, E::Wide::from_f64(eta)))))
-            .collect(),
+/// What is summed over all elements of one list of tensors, or of two.
+pub(crate) trait Reduction: Sync {
+    type Sum: Send;
+
+    /// In pieces that add up to it.
+    fn pieces<'a, E: Element>(
+        &self,
+        read: &'a [E],
+        other: Option<&'a [E]>,
+    ) -> Vec<Piece<'a, Self::Sum>>;
+}
+
+/// The sum of (T g)², of gradients, with the weights and eta of T if adaptive.
+pub(crate) struct SumOfSquares {
+    pub(crate) eta: Option<f64>,
+}
+
+impl Reduction for SumOfSquares {
+    type Sum = f64;
+
+    fn pieces<'a, E: Element>(
+        &self,
+        grad: &'a [E],
+        weight: Option<&'a [E]>,
+    ) -> Vec<Piece<'a, f64>> {
+        let piece = |grad: &'a [E], adaptive| Piece {
+            elements: grad.len(),
+            work: Box::new(move || sum_of_piece(grad, adaptive)),
+        };
+        let grads = grad.chunks(CHUNK);
+        match weight.zip(self.eta) {
+            None => grads.map(|grad| piece(grad, None)).collect(),
+            Some((weight, eta)) => (grads.zip(weight.chunks(CHUNK)))
+                .map(|(grad, weight)| piece(grad, Some((weight, E::Wide::from_f64(eta)))))
+                .collect(),
+        }
     }
 }
 
@@ -161,31 +182,109 @@ fn sum_of_piece<E: Element>(grad: &[E], adaptive: Option<(&[E], E::Wide)>) -> f6
     sums.into_iter().map(Into::<f64>::into).sum()
 }
 
+/// The inner products <a, a>, <a, b> and <b, b>, in one pass over memory.
+pub(crate) struct InnerProducts;
+
+impl Reduction for InnerProducts {
+    type Sum = [f64; 3];
+
+    fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, [f64; 3]>> {
+        let b = b.expect("two lists");
+        let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece {
+            elements: 2 * a.len(),
+            work: Box::new(move || products_of_piece(a, b)) as Box<dyn FnOnce() -> _ + Send>,
+        });
+        pieces.collect()
+    }
+}
+
+/// Of all pieces.
+pub(crate) fn total(products: Vec<[f64; 3]>) -> [f64; 3] {
+    let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
+    products.into_iter().fold([0.0; 3], add)
+}
+
+fn products_of_piece<E: Element>(a: &[E], b: &[E]) -> [f64; 3] {
+    let mut sums = [[E::Wide::default(); LANES]; 3];
+    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            let (a, b) = (a[lane].widen(), b[lane].widen());
+            sums[0][lane] = sums[0][lane] + a * a;
+            sums[1][lane] = sums[1][lane] + a * b;
+            sums[2][lane] = sums[2][lane] + b * b;
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        let (a, b) = (a.widen(), b.widen());
+        sums[0][lane] = sums[0][lane] + a * a;
+        sums[1][lane] = sums[1][lane] + a * b;
+        sums[2][lane] = sums[2][lane] + b * b;
+    }
+    sums.map(|lanes| lanes.into_iter().map(Into::<f64>::into).sum())
+}
+
 fn add_squares<W: Wide>(sums: &mut [W; LANES], values: impl Iterator<Item = W>) {
     for (sum, value) in sums.iter_mut().zip(values) {
         *sum = *sum + value * value;
     }
 }
 
-/// rho / (norm + eps), or `None` where nothing may be perturbed.
-pub(crate) fn factor(squared_norm: f64, eps: f64, rho: f64) -> Option<f64> {
-    let norm = squared_norm.sqrt();
-    let factor = rho / (norm + eps);
-    (norm.is_finite() && factor.is_finite()).then_some(factor)
+/// What is written over the elements of one list of tensors, from those of another.
+pub(crate) trait Update: Sync {
+    /// The tensor that stays as it is, if nothing is to be written for the tensors of this index.
+    fn keeps(&self, index: usize) -> Option<Keep>;
+
+    /// In pieces.
+    fn pieces<'a, E: Element>(
+        &self,
+        index: usize,
+        read: &'a [E],
+        write: &'a mut [E],
+    ) -> Vec<Piece<'a, ()>>;
 }
 
-/// Writes w + factor T² g over g, in pieces.
-pub(crate) fn perturb<'a, E: Element>(
-    weight: &'a [E],
-    grad: &'a mut [E],
-    factor: f64,
-    eta: Option<f64>,
-) -> impl Iterator<Item = Piece<'a, ()>> {
-    let (factor, eta) = (E::Wide::from_f64(factor), eta.map(E::Wide::from_f64));
-    (grad.chunks_mut(CHUNK).zip(weight.chunks(CHUNK))).map(move |(grad, weight)| Piece {
-        elements: grad.len(),
-        work: Box::new(move || perturb_piece(weight, grad, factor, eta)),
-    })
+/// Which of two tensors.
+pub(crate) enum Keep {
+    Read,
+    Written,
+}
+
+/// Writes w + rho T² g / (norm + eps) over g, with a rho for each parameter; keeps w where the norm may
+/// not be used.
+pub(crate) struct Perturb {
+    pub(crate) squared_norm: f64,
+    pub(crate) eps: f64,
+    pub(crate) rhos: Vec<f64>,
+    pub(crate) eta: Option<f64>,
+}
+
+impl Perturb {
+    /// rho / (norm + eps), or `None` where nothing may be perturbed.
+    fn factor(&self, index: usize) -> Option<f64> {
+        let norm = self.squared_norm.sqrt();
+        let factor = self.rhos[index] / (norm + self.eps);
+        (norm.is_finite() && factor.is_finite()).then_some(factor)
+    }
+}
+
+impl Update for Perturb {
+    fn keeps(&self, index: usize) -> Option<Keep> {
+        self.factor(index).is_none().then_some(Keep::Read)
+    }
+
+    fn pieces<'a, E: Element>(
+        &self,
+        index: usize,
+        weight: &'a [E],
+        grad: &'a mut [E],
+    ) -> Vec<Piece<'a, ()>> {
+        let factor = E::Wide::from_f64(self.factor(index).unwrap_or_default());
+        let eta = self.eta.map(E::Wide::from_f64);
+        pieces_of(weight, grad, move |weight, grad| {
+            perturb_piece(weight, grad, factor, eta);
+        })
+    }
 }
 
 fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta: Option<E::Wide>) {
@@ -203,4 +302,54 @@ fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta:
             }
         }
     }
+}
+
+/// Writes x a + y b over a, or keeps a.
+pub(crate) struct Combine {
+    coefficients: [f64; 2],
+    refused: bool,
+}
+
+impl Combine {
+    /// From x, y, and 1 where it is refused, 0 where it is not.
+    pub(crate) fn new(coefficients: &[f64]) -> Self {
+        Self {
+            coefficients: [coefficients[0], coefficients[1]],
+            refused: coefficients[2] != 0.0,
+        }
+    }
+}
+
+impl Update for Combine {
+    fn keeps(&self, _index: usize) -> Option<Keep> {
+        self.refused.then_some(Keep::Written)
+    }
+
+    fn pieces<'a, E: Element>(
+        &self,
+        _index: usize,
+        b: &'a [E],
+        a: &'a mut [E],
+    ) -> Vec<Piece<'a, ()>> {
+        let [x, y] = self.coefficients.map(E::Wide::from_f64);
+        pieces_of(b, a, move |b, a| {
+            for (a, b) in a.iter_mut().zip(b) {
+                *a = E::narrow(a.widen() * x + b.widen() * y);
+            }
+        })
+    }
+}
+
+fn pieces_of<'a, E: Element>(
+    read: &'a [E],
+    write: &'a mut [E],
+    work: impl Fn(&[E], &mut [E]) + Copy + Send + 'a,
+) -> Vec<Piece<'a, ()>> {
+    let pieces = write.chunks_mut(CHUNK).zip(read.chunks(CHUNK));
+    pieces
+        .map(|(write, read)| Piece {
+            elements: write.len(),
+            work: Box::new(move || work(read, write)) as Box<dyn FnOnce() + Send>,
+        })
+        .collect()
 }

@@ -4,8 +4,8 @@ use burn::backend::Flex;
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, FloatDType, TensorData, bf16, f16};
 
-use crate::backend::{AscentBackend, Floats};
-use crate::cpu;
+use crate::backend::{AscentBackend, CombinationBackend, Floats};
+use crate::cpu::{self, Keep, Reduction, Update};
 use crate::portable::accumulation_dtype;
 
 type Tensor = FloatTensor<Flex>;
@@ -36,22 +36,8 @@ macro_rules! by_type {
 
 impl AscentBackend for Flex {
     fn sum_of_squares(weights: Floats<Self>, grads: Floats<Self>, eta: Option<f64>) -> Tensor {
-        let wide = accumulation_dtype(grads.0.iter().map(Tensor::dtype));
-        let grads: Vec<Tensor> = grads.0.into_iter().map(contiguous).collect();
-        let weights: Vec<Tensor> = weights.0.into_iter().map(contiguous).collect();
-        let mut pieces = Vec::new();
-        for (index, grad) in grads.iter().enumerate() {
-            by_type!(grad.dtype(), E => {
-                let weight = weights.get(index).map(|weight| weight.as_slice().expect("contiguous"));
-                let grad = grad.as_slice::<E>().expect("contiguous");
-                pieces.extend(cpu::sum_of_squares(grad, weight.zip(eta)));
-            });
-        }
-        let sum: f64 = cpu::run(pieces).into_iter().sum();
-        Tensor::from_data(match wide {
-            FloatDType::F64 => TensorData::from([sum]),
-            _ => TensorData::from([sum as f32]),
-        })
+        let (sums, wide) = reduce(&cpu::SumOfSquares { eta }, grads, weights);
+        as_tensor([sums.into_iter().sum()], wide)
     }
 
     fn perturb(
@@ -64,24 +50,76 @@ impl AscentBackend for Flex {
     ) -> Floats<Self> {
         let squared_norm = squared_norm.into_data().iter::<f64>().next();
         let squared_norm = squared_norm.expect("a sum has one element");
-        let weights: Vec<Tensor> = weights.0.into_iter().map(contiguous).collect();
-        let mut climbed: Vec<Tensor> = grads.0.into_iter().map(contiguous).collect();
-        let mut pieces = Vec::new();
-        for ((weight, climbed), rho) in weights.iter().zip(&mut climbed).zip(rhos) {
-            let Some(factor) = cpu::factor(squared_norm, eps, rho) else {
-                *climbed = weight.clone();
-                continue;
-            };
-            let (start, end) = climbed.layout().contiguous_offsets().expect("contiguous");
-            by_type!(weight.dtype(), E => {
-                let weight = weight.as_slice::<E>().expect("contiguous");
-                let grad = &mut climbed.storage_mut()[start..end];
-                pieces.extend(cpu::perturb(weight, grad, factor, eta));
-            });
-        }
-        cpu::run(pieces);
-        Floats(climbed)
+        let perturb = cpu::Perturb {
+            squared_norm,
+            eps,
+            rhos,
+            eta,
+        };
+        update(&perturb, weights, grads)
     }
+}
+
+impl CombinationBackend for Flex {
+    fn inner_products(a: Floats<Self>, b: Floats<Self>) -> Tensor {
+        let (products, wide) = reduce(&cpu::InnerProducts, a, b);
+        as_tensor(cpu::total(products), wide)
+    }
+
+    fn combine(a: Floats<Self>, b: Floats<Self>, coefficients: Tensor) -> Floats<Self> {
+        let coefficients: Vec<f64> = coefficients.into_data().iter::<f64>().collect();
+        update(&cpu::Combine::new(&coefficients), b, a)
+    }
+}
+
+/// The sums of all pieces, and the type of their total.
+fn reduce<R: Reduction>(
+    reduction: &R,
+    read: Floats<Flex>,
+    other: Floats<Flex>,
+) -> (Vec<R::Sum>, FloatDType) {
+    let wide = accumulation_dtype(read.0.iter().chain(&other.0).map(Tensor::dtype));
+    let [read, other] = [read, other].map(all_contiguous);
+    let mut pieces = Vec::new();
+    for (index, read) in read.iter().enumerate() {
+        by_type!(read.dtype(), E => {
+            let other = other.get(index).map(|other| other.as_slice().expect("contiguous"));
+            pieces.extend(reduction.pieces(read.as_slice::<E>().expect("contiguous"), other));
+        });
+    }
+    (cpu::run(pieces), wide)
+}
+
+/// Writes over the second list, where nothing else holds its tensors.
+fn update<U: Update>(update: &U, read: Floats<Flex>, write: Floats<Flex>) -> Floats<Flex> {
+    let [read, mut write] = [read, write].map(all_contiguous);
+    let mut pieces = Vec::new();
+    for (index, (read, write)) in read.iter().zip(&mut write).enumerate() {
+        match update.keeps(index) {
+            Some(Keep::Read) => *write = read.clone(),
+            Some(Keep::Written) => {}
+            None => {
+                let (start, end) = write.layout().contiguous_offsets().expect("contiguous");
+                by_type!(read.dtype(), E => {
+                    let read = read.as_slice::<E>().expect("contiguous");
+                    pieces.extend(update.pieces(index, read, &mut write.storage_mut()[start..end]));
+                });
+            }
+        }
+    }
+    cpu::run(pieces);
+    Floats(write)
+}
+
+fn as_tensor<const N: usize>(values: [f64; N], wide: FloatDType) -> Tensor {
+    Tensor::from_data(match wide {
+        FloatDType::F64 => TensorData::from(values),
+        _ => TensorData::from(values.map(|value| value as f32)),
+    })
+}
+
+fn all_contiguous(tensors: Floats<Flex>) -> Vec<Tensor> {
+    tensors.0.into_iter().map(contiguous).collect()
 }
 
 fn contiguous(tensor: Tensor) -> Tensor {

@@ -48,9 +48,11 @@ mod flex;
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
 mod ndarray;
+mod pair;
 mod parameter;
 pub mod portable;
 
+pub use pair::{Combined, Pair, combine, inner_products};
 pub use parameter::{Climbed, Parameter, perturb, squared_norm};
 
 /// For the tests and benchmarks of this workspace.

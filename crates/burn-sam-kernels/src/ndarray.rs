@@ -6,8 +6,8 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{NdArray, TensorMetadata};
 use burn::tensor::{DType, FloatDType};
 
-use crate::backend::{AscentBackend, Floats};
-use crate::cpu::{self, Element};
+use crate::backend::{AscentBackend, CombinationBackend, Floats};
+use crate::cpu::{self, Element, Keep, Reduction, Update};
 use crate::portable::accumulation_dtype;
 
 macro_rules! by_type {
@@ -32,21 +32,8 @@ impl AscentBackend for NdArray {
         grads: Floats<Self>,
         eta: Option<f64>,
     ) -> FloatTensor<Self> {
-        let wide = accumulation_dtype(grads.0.iter().map(NdArrayTensor::dtype));
-        let grads: Vec<NdArrayTensor> = grads.0.into_iter().map(contiguous).collect();
-        let weights: Vec<NdArrayTensor> = weights.0.into_iter().map(contiguous).collect();
-        let mut pieces = Vec::new();
-        for (index, grad) in grads.iter().enumerate() {
-            by_type!(grad.dtype(), E => {
-                let weight = weights.get(index).map(E::slice);
-                pieces.extend(cpu::sum_of_squares(E::slice(grad), weight.zip(eta)));
-            });
-        }
-        let sum: f64 = cpu::run(pieces).into_iter().sum();
-        match wide {
-            FloatDType::F64 => SharedArray::from_elem(vec![1], sum).into(),
-            _ => SharedArray::from_elem(vec![1], sum as f32).into(),
-        }
+        let (sums, wide) = reduce(&cpu::SumOfSquares { eta }, grads, weights);
+        as_tensor([sums.into_iter().sum()], wide)
     }
 
     fn perturb(
@@ -57,24 +44,82 @@ impl AscentBackend for NdArray {
         eps: f64,
         eta: Option<f64>,
     ) -> Floats<Self> {
-        let squared_norm = contiguous(squared_norm);
-        let squared_norm = by_type!(squared_norm.dtype(), E => first::<E>(&squared_norm));
-        let weights: Vec<NdArrayTensor> = weights.0.into_iter().map(contiguous).collect();
-        let mut climbed: Vec<NdArrayTensor> = grads.0.into_iter().map(contiguous).collect();
-        let mut pieces = Vec::new();
-        for ((weight, climbed), rho) in weights.iter().zip(&mut climbed).zip(rhos) {
-            let Some(factor) = cpu::factor(squared_norm, eps, rho) else {
-                *climbed = weight.clone();
-                continue;
-            };
-            by_type!(weight.dtype(), E => {
-                let grad = E::array(climbed).as_slice_mut().expect("contiguous");
-                pieces.extend(cpu::perturb(E::slice(weight), grad, factor, eta));
-            });
-        }
-        cpu::run(pieces);
-        Floats(climbed)
+        let perturb = cpu::Perturb {
+            squared_norm: values(squared_norm)[0],
+            eps,
+            rhos,
+            eta,
+        };
+        update(&perturb, weights, grads)
     }
+}
+
+impl CombinationBackend for NdArray {
+    fn inner_products(a: Floats<Self>, b: Floats<Self>) -> FloatTensor<Self> {
+        let (products, wide) = reduce(&cpu::InnerProducts, a, b);
+        as_tensor(cpu::total(products), wide)
+    }
+
+    fn combine(a: Floats<Self>, b: Floats<Self>, coefficients: FloatTensor<Self>) -> Floats<Self> {
+        update(&cpu::Combine::new(&values(coefficients)), b, a)
+    }
+}
+
+/// The sums of all pieces, and the type of their total.
+fn reduce<R: Reduction>(
+    reduction: &R,
+    read: Floats<NdArray>,
+    other: Floats<NdArray>,
+) -> (Vec<R::Sum>, FloatDType) {
+    let wide = accumulation_dtype(read.0.iter().chain(&other.0).map(NdArrayTensor::dtype));
+    let [read, other] = [read, other].map(all_contiguous);
+    let mut pieces = Vec::new();
+    for (index, read) in read.iter().enumerate() {
+        by_type!(read.dtype(), E => {
+            pieces.extend(reduction.pieces(E::slice(read), other.get(index).map(E::slice)));
+        });
+    }
+    (cpu::run(pieces), wide)
+}
+
+/// Writes over the second list, where nothing else holds its tensors.
+fn update<U: Update>(update: &U, read: Floats<NdArray>, write: Floats<NdArray>) -> Floats<NdArray> {
+    let [read, mut write] = [read, write].map(all_contiguous);
+    let mut pieces = Vec::new();
+    for (index, (read, write)) in read.iter().zip(&mut write).enumerate() {
+        match update.keeps(index) {
+            Some(Keep::Read) => *write = read.clone(),
+            Some(Keep::Written) => {}
+            None => by_type!(read.dtype(), E => {
+                let write = E::array(write).as_slice_mut().expect("contiguous");
+                pieces.extend(update.pieces(index, E::slice(read), write));
+            }),
+        }
+    }
+    cpu::run(pieces);
+    Floats(write)
+}
+
+fn as_tensor<const N: usize>(values: [f64; N], wide: FloatDType) -> NdArrayTensor {
+    match wide {
+        FloatDType::F64 => SharedArray::from_shape_vec(vec![N], values.to_vec()).map(Into::into),
+        _ => {
+            let values = values.map(|value| value as f32).to_vec();
+            SharedArray::from_shape_vec(vec![N], values).map(Into::into)
+        }
+    }
+    .expect("as many values as the shape has")
+}
+
+fn values(tensor: NdArrayTensor) -> Vec<f64> {
+    let tensor = contiguous(tensor);
+    by_type!(tensor.dtype(), E => {
+        E::slice(&tensor).iter().map(|value| value.widen().into()).collect()
+    })
+}
+
+fn all_contiguous(tensors: Floats<NdArray>) -> Vec<NdArrayTensor> {
+    tensors.0.into_iter().map(contiguous).collect()
 }
 
 /// The tensor in standard layout.
@@ -86,10 +131,6 @@ fn contiguous(mut tensor: NdArrayTensor) -> NdArrayTensor {
         }
     });
     tensor
-}
-
-fn first<E: Stored>(tensor: &NdArrayTensor) -> f64 {
-    E::slice(tensor)[0].widen().into()
 }
 
 /// The types that have kernels.

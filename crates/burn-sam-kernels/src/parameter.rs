@@ -84,7 +84,7 @@ impl Parameter {
 }
 
 #[allow(unused_variables)] // `dtype`, where no backend has any.
-fn has_kernels(device: &Device, dtype: DType) -> bool {
+pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
     #[allow(unreachable_patterns)]
     match device.as_dispatch() {
         #[cfg(feature = "flex")]
@@ -168,9 +168,9 @@ pub fn perturb(
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod kernels {
     use burn::backend::{Dispatch, DispatchTensor};
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::Tensor;
 
-    use super::Parameter;
+    use super::{Parameter, by_device};
     use crate::backend::{AscentBackend, Floats};
     use crate::portable;
 
@@ -218,24 +218,25 @@ mod kernels {
         }
         climbed
     }
+}
 
-    fn by_device<P>(items: Vec<P>, device: impl Fn(&P) -> &Device) -> Vec<(Device, Vec<P>)> {
-        let Some(first) = items.first().map(|item| device(item).clone()) else {
-            return Vec::new();
-        };
-        if items.iter().all(|item| *device(item) == first) {
-            return vec![(first, items)];
-        }
-        let mut groups: Vec<(Device, Vec<P>)> = Vec::new();
-        for item in items {
-            let on = device(&item);
-            match groups.iter().position(|(device, _)| device == on) {
-                Some(index) => groups[index].1.push(item),
-                None => groups.push((on.clone(), vec![item])),
-            }
-        }
-        groups
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+pub(crate) fn by_device<P>(items: Vec<P>, device: impl Fn(&P) -> &Device) -> Vec<(Device, Vec<P>)> {
+    let Some(first) = items.first().map(|item| device(item).clone()) else {
+        return Vec::new();
+    };
+    if items.iter().all(|item| *device(item) == first) {
+        return vec![(first, items)];
     }
+    let mut groups: Vec<(Device, Vec<P>)> = Vec::new();
+    for item in items {
+        let on = device(&item);
+        match groups.iter().position(|(device, _)| device == on) {
+            Some(index) => groups[index].1.push(item),
+            None => groups.push((on.clone(), vec![item])),
+        }
+    }
+    groups
 }
 
 #[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]

@@ -1,8 +1,8 @@
 //! The operations by themselves; `ascent` tests what they make together.
 
 use burn::tensor::{DType, Device, Tensor};
-use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
-use burn_sam_kernels::{Parameter, squared_norm};
+use burn_sam_kernels::portable::{self, Scale, inner_product, perturb, sum_of_squares, total};
+use burn_sam_kernels::{Pair, Parameter, combine, inner_products, squared_norm};
 use burn_sam_tests::{
     cpu_devices, devices, panic_message, pseudo_random, random_cases, read, tensor,
 };
@@ -74,6 +74,41 @@ fn asam_weighs_by_the_weights() {
 }
 
 #[test]
+fn pairs_reach_across_devices_and_write_in_place_only_what_is_theirs() {
+    let [flex, ndarray] = &cpu_devices()[..] else {
+        panic!("two CPU devices")
+    };
+    let of = |values: [f32; 2], device: &Device| Tensor::<1>::from_floats(values, device);
+    let held = of([1.0, 2.0], flex);
+    let pairs = || {
+        vec![
+            Pair::new(held.clone(), of([3.0, 4.0], ndarray)),
+            Pair::new(of([5.0, 6.0], ndarray), of([7.0, 8.0], flex)),
+        ]
+    };
+    let products = inner_products(&pairs())
+        .unwrap()
+        .map(|product| read(product)[0]);
+    assert_eq!(products, [66.0, 94.0, 138.0]);
+    let coefficients = [2.0, -1.0].map(|c: f32| Tensor::<1>::from_floats([c], ndarray));
+    let refused = coefficients[0].clone().is_nan();
+    let combined = combine(pairs(), &coefficients, &refused);
+    let combined: Vec<Tensor<1>> = combined.into_iter().map(|c| c.into_tensor()).collect();
+    assert_eq!(
+        [combined[0].device(), combined[1].device()],
+        [flex.clone(), ndarray.clone()]
+    );
+    assert_eq!(
+        combined.into_iter().map(read).collect::<Vec<_>>(),
+        [[-1.0, 0.0], [3.0, 4.0]]
+    );
+    assert_eq!(read(held), [1.0, 2.0]);
+    assert!(inner_products(&[]).is_none());
+    let message = panic_message(|| Pair::new(of([1.0, 2.0], flex), Tensor::ones([3], flex)));
+    assert!(message.contains("a pair must have one shape"), "{message}");
+}
+
+#[test]
 fn eps_is_added_to_the_norm() {
     for device in devices() {
         let one = Tensor::<1>::from_floats([1.0], &device);
@@ -84,6 +119,84 @@ fn eps_is_added_to_the_norm() {
 
 proptest! {
     #![proptest_config(random_cases(48))]
+
+    /// The same for the operations on pairs, in every way that they can be refused.
+    #[test]
+    fn kernels_on_pairs_equal_the_portable_path(
+        shapes in prop::collection::vec(([0..5usize, 0..70, 0..70], any::<bool>()), 1..5),
+        coefficients in [-2.0..2.0f64, -2.0..2.0],
+        (bad, refused) in prop_oneof![
+            Just((1.0, false)), Just((f64::NAN, true)), Just((f64::INFINITY, true)), Just((1.0, true)),
+        ],
+        seed: u32,
+    ) {
+        for device in devices() {
+            for (dtype, tolerance) in [
+                (DType::F64, 1e-12),
+                (DType::F32, 1e-5),
+                (DType::F16, 2e-3),
+                (DType::BF16, 1.6e-2),
+            ] {
+                if !device.supports_dtype(dtype) {
+                    continue;
+                }
+                let made = || -> Vec<(Tensor<3>, Tensor<3>)> {
+                    (shapes.iter().enumerate())
+                        .map(|(index, (shape, transposed))| {
+                            let make = |seed, scale: f64, transposed| {
+                                let values: Vec<f64> = pseudo_random(seed, shape.iter().product())
+                                    .into_iter()
+                                    .map(|value| f64::from(value) * scale)
+                                    .collect();
+                                tensor(*shape, &values, transposed, (&device, dtype))
+                            };
+                            let seed = u64::from(seed) + index as u64;
+                            // The layouts of the two need not be the same.
+                            (make(seed, 1.0, *transposed), make(!seed, bad, false))
+                        })
+                        .collect()
+                };
+                let pairs = || -> Vec<Pair> {
+                    made().into_iter().map(|(a, b)| Pair::new(a, b)).collect()
+                };
+                let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+                let on = |value: f64| Tensor::<1>::from_data([value], (&device, wide));
+
+                let products = inner_products(&pairs()).unwrap();
+                let expected = [0, 1, 2].map(|which| {
+                    total(made().into_iter().map(|(a, b)| match which {
+                        0 => inner_product(a.clone(), a),
+                        1 => inner_product(a, b),
+                        _ => inner_product(b.clone(), b),
+                    }).collect()).unwrap()
+                });
+                for (product, expected) in products.into_iter().zip(expected) {
+                    prop_assert_eq!(product.dtype(), wide);
+                    let (product, expected) = (read(product)[0], read(expected)[0]);
+                    let same = product == expected
+                        || (product.is_nan() && expected.is_nan())
+                        || (product - expected).abs() <= 1e-5 * expected.abs().max(1.0);
+                    prop_assert!(same, "{} for {} on {:?}", product, expected, device);
+                }
+
+                let [x, y] = coefficients;
+                let coefficients = [on(x), on(y)];
+                let refused = on(f64::from(u8::from(refused))).equal(on(1.0));
+                let combined = combine(pairs(), &coefficients, &refused);
+                for (combined, (a, b)) in combined.into_iter().zip(made()) {
+                    let combined = combined.into_tensor::<3>();
+                    prop_assert_eq!(combined.dtype(), dtype);
+                    prop_assert_eq!(combined.shape(), a.shape());
+                    let expected = portable::combine(a, b, &coefficients, &refused);
+                    for (combined, expected) in read(combined).into_iter().zip(read(expected)) {
+                        let same = (combined - expected).abs() <= tolerance as f32 * 4.0
+                            || combined == expected;
+                        prop_assert!(same, "{} for {} on {:?}", combined, expected, device);
+                    }
+                }
+            }
+        }
+    }
 
     /// The backends' own kernels compute what the portable path does.
     #[test]

@@ -17,6 +17,7 @@ use burn_sam_kernels::{Climbed, Parameter, perturb, portable::total, squared_nor
 use serde::{Deserialize, Serialize};
 
 use super::Memory;
+use super::pairs::combine;
 use crate::SamConfig;
 
 /// The module at w + e(w), given the module at w and its gradients there.
@@ -124,36 +125,13 @@ impl Ascent {
     ) -> GradientsParams {
         match self {
             Self::Friendly { sigma, .. } if memory.count() > 0 => {
-                let mut less = LessAverage {
-                    sigma,
-                    memory,
-                    grads,
-                    direction: GradientsParams::new(),
-                };
-                module.visit(&mut less);
-                less.direction
+                let average = memory.vectors_of(module, &grads);
+                let one = memory.one();
+                let refused = one.clone().is_nan();
+                let coefficients = [one.clone(), one * -sigma];
+                combine(module, grads, &average, &coefficients, &refused)
             }
             _ => grads,
-        }
-    }
-}
-
-/// g - sigma m.
-struct LessAverage<'a> {
-    sigma: f64,
-    memory: &'a Memory,
-    grads: GradientsParams,
-    direction: GradientsParams,
-}
-
-impl ModuleVisitor for LessAverage<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = self.grads.remove::<D>(param.id) {
-            let direction = match self.memory.get(param.id, &grad) {
-                Some(average) => grad - average * self.sigma,
-                None => grad,
-            };
-            self.direction.register(param.id, direction);
         }
     }
 }

@@ -1,14 +1,12 @@
 //! What the base optimizer gets of a step's gradients.
 
-use std::collections::HashSet;
-
-use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor};
-use burn_sam_kernels::portable::{combine, inner_product, total};
 use serde::{Deserialize, Serialize};
 
 use super::Memory;
+use super::pairs::{combine, copy, products};
 
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
@@ -122,15 +120,8 @@ impl Between {
         };
         let scale = (gg / vv).sqrt() * alpha;
         let refused = scale.clone().is_finite().bool_not();
-        let mut combined = Combine {
-            at_w: &directions,
-            climbed: grads,
-            coefficients: [scale.ones_like(), scale],
-            refused,
-            combined: GradientsParams::new(),
-        };
-        module.visit(&mut combined);
-        combined.combined
+        let coefficients = [scale.ones_like(), scale];
+        combine(module, grads, &directions, &coefficients, &refused)
     }
 
     /// What a climbing step has to remember for the steps between: the part of its second gradients h that
@@ -146,18 +137,13 @@ impl Between {
         };
         let along = gh / gg;
         let refused = along.clone().is_finite().bool_not();
-        let mut combined = Combine {
-            at_w,
-            climbed: copy(module, climbed),
-            coefficients: [along.ones_like(), along.neg()],
-            refused: refused.clone(),
-            combined: GradientsParams::new(),
-        };
-        module.visit(&mut combined);
+        let coefficients = [along.ones_like(), along.neg()];
+        let vectors = copy(module, climbed);
+        let vectors = combine(module, vectors, at_w, &coefficients, &refused);
         let mut report = Report {
             memory,
             at_w,
-            vectors: combined.combined,
+            vectors,
             refused,
             grads: climbed,
         };
@@ -227,15 +213,8 @@ impl Descent {
                 [gg.ones_like() * a, gg.ones_like() * (1.0 - a)]
             }
         };
-        let mut combined = Combine {
-            at_w,
-            climbed,
-            coefficients,
-            refused: gg.is_finite().bool_not(),
-            combined: GradientsParams::new(),
-        };
-        module.visit(&mut combined);
-        combined.combined
+        let refused = gg.is_finite().bool_not();
+        combine(module, climbed, at_w, &coefficients, &refused)
     }
 }
 
@@ -252,114 +231,13 @@ pub(crate) fn report_sharpness<M: Module>(
         return;
     };
     let refused = gg.clone().is_finite().bool_not();
-    let mut difference = Combine {
-        at_w,
-        climbed: copy(module, climbed),
-        coefficients: [gg.ones_like(), gg.ones_like().neg()],
-        refused: refused.clone(),
-        combined: GradientsParams::new(),
-    };
-    module.visit(&mut difference);
+    let coefficients = [gg.ones_like(), gg.ones_like().neg()];
+    let vectors = combine(module, copy(module, climbed), at_w, &coefficients, &refused);
     module.visit(&mut Report {
         memory,
         at_w,
-        vectors: difference.combined,
+        vectors,
         refused,
         grads,
     });
-}
-
-/// <g, g>, <g, h> and <h, h>, or `None` if no parameter has both.
-fn products<M: Module>(
-    module: &M,
-    at_w: &GradientsParams,
-    climbed: &GradientsParams,
-) -> Option<[Tensor<1>; 3]> {
-    let mut products = Products {
-        seen: HashSet::new(),
-        at_w,
-        climbed,
-        gg: Vec::new(),
-        gh: Vec::new(),
-        hh: Vec::new(),
-    };
-    module.visit(&mut products);
-    let Products { gg, gh, hh, .. } = products;
-    Some([total(gg)?, total(gh)?, total(hh)?])
-}
-
-/// Other handles on the same tensors.
-pub(crate) fn copy<M: Module>(module: &M, grads: &GradientsParams) -> GradientsParams {
-    struct Copy<'a> {
-        grads: &'a GradientsParams,
-        copy: GradientsParams,
-    }
-
-    impl ModuleVisitor for Copy<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            if let Some(grad) = self.grads.get::<D>(param.id) {
-                self.copy.register(param.id, grad);
-            }
-        }
-    }
-
-    let mut copy = Copy {
-        grads,
-        copy: GradientsParams::new(),
-    };
-    module.visit(&mut copy);
-    copy.copy
-}
-
-/// The inner products of the gradients g at w and h at w + e(w), of each parameter that has both.
-struct Products<'a> {
-    /// A parameter that the module holds twice counts once.
-    seen: HashSet<ParamId>,
-    at_w: &'a GradientsParams,
-    climbed: &'a GradientsParams,
-    gg: Vec<Tensor<1>>,
-    gh: Vec<Tensor<1>>,
-    hh: Vec<Tensor<1>>,
-}
-
-impl ModuleVisitor for Products<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let (g, h) = (
-            self.at_w.get::<D>(param.id),
-            self.climbed.get::<D>(param.id),
-        );
-        if let (Some(g), Some(h)) = (g, h)
-            && self.seen.insert(param.id)
-        {
-            let g = g.to_device(&h.device());
-            self.gg.push(inner_product(g.clone(), g.clone()));
-            self.gh.push(inner_product(g, h.clone()));
-            self.hh.push(inner_product(h.clone(), h));
-        }
-    }
-}
-
-/// x h + y g, of each parameter that has both, and h of each that has it alone.
-struct Combine<'a> {
-    at_w: &'a GradientsParams,
-    climbed: GradientsParams,
-    coefficients: [Tensor<1>; 2],
-    refused: Tensor<1, Bool>,
-    combined: GradientsParams,
-}
-
-impl ModuleVisitor for Combine<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(h) = self.climbed.remove::<D>(param.id) else {
-            return;
-        };
-        let combined = match self.at_w.get::<D>(param.id) {
-            Some(g) => {
-                let g = g.to_device(&h.device());
-                combine(h, g, &self.coefficients, &self.refused)
-            }
-            None => h,
-        };
-        self.combined.register(param.id, combined);
-    }
 }

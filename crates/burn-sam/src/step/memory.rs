@@ -6,8 +6,8 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::{Device, Int, Tensor};
-use burn_sam_kernels::portable::{combine, inner_product, total};
+use burn::tensor::{DType, Device, Int, Tensor};
+use burn_sam_kernels::{Pair, combine, inner_products};
 
 use super::ascent::{climb, in_place_of};
 use crate::{Ascent, Descent, SamConfig};
@@ -106,6 +106,17 @@ impl Memory {
             share: self.share,
             ..memory
         }
+    }
+
+    /// 1, on the vector's device, in the type that it is computed in.
+    pub(crate) fn one(&self) -> Tensor<1> {
+        let values = || self.vectors.iter().map(|vector| vector.value.val());
+        let dtype = match values().any(|value| value.dtype() == DType::F64) {
+            true => DType::F64,
+            false => DType::F32,
+        };
+        let device = values().next().map(|value| value.device());
+        Tensor::ones([1], (&device.unwrap_or_default(), dtype))
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -289,9 +300,15 @@ impl Memory {
             return;
         };
         let Some(share) = reports.share else { return };
-        let squares = (reports.vectors.iter().flatten())
-            .map(|report| inner_product(report.clone(), report.clone()));
-        let Some(squares) = total(squares.collect()) else {
+        let (indices, pairs): (Vec<usize>, Vec<Pair>) = (self.vectors.iter().enumerate())
+            .zip(reports.vectors)
+            .filter_map(|((index, vector), report)| {
+                let report = report?;
+                let old = vector.value.val().to_device(&report.device());
+                Some((index, Pair::new(old, report)))
+            })
+            .unzip();
+        let Some([_, _, squares]) = inner_products(&pairs) else {
             return;
         };
         let refused = squares.clone().is_finite().bool_not();
@@ -301,11 +318,9 @@ impl Memory {
             _ => (lambda, 1.0 - lambda),
         };
         let coefficients = [share.ones_like() * old, share.recip() * new];
-        for (vector, report) in self.vectors.iter_mut().zip(reports.vectors) {
-            if let Some(report) = report {
-                let old = vector.value.val().to_device(&report.device());
-                vector.set(combine(old, report, &coefficients, &refused));
-            }
+        let averages = combine(pairs, &coefficients, &refused);
+        for (index, average) in indices.into_iter().zip(averages) {
+            self.vectors[index].set(average.into_tensor());
         }
     }
 

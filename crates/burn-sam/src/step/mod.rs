@@ -3,6 +3,7 @@
 mod ascent;
 mod descent;
 mod memory;
+mod pairs;
 mod part;
 mod statistics;
 
@@ -16,9 +17,10 @@ use burn::tensor::{Gradients, Tensor};
 use crate::SamConfig;
 pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
+use descent::report_sharpness;
 pub use descent::{Between, Descent};
-use descent::{copy, report_sharpness};
 pub(crate) use memory::{Kind, Memory, Reports};
+use pairs::copy;
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
 
