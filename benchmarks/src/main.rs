@@ -3,6 +3,7 @@
 
 mod floor;
 mod measure;
+mod methods;
 mod models;
 
 use std::fs::File;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Parser;
 use example_common::{Backend, Counting};
+use serde_json::json;
 
 use crate::measure::Row;
 
@@ -27,7 +29,8 @@ static ALLOCATOR: Counting = Counting;
 /// many values. overhead: (2 gradient + fused + update) / (2 gradient + update). on the whole, on an
 /// eighth: a step of SAM that climbs on that much of the batch, over one of plain SGD. extra: bytes
 /// that the first step asks the allocator for (on a GPU, by which the allocator's pools grow), over the
-/// bytes of the parameters. launches: compute shaders of burn-sam's a first step.
+/// bytes of the parameters. A second table has the time of a whole step of each method over plain SGD's.
+/// launches: compute shaders of burn-sam's a first step.
 #[derive(Parser)]
 struct Options {
     /// Where to measure
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
     );
     println!("{}", Row::HEADER);
     let mut rows = Vec::new();
+    let mut of_methods = Vec::new();
     let mut add = |row: Row| {
         println!("{row}");
         rows.push(row);
@@ -68,20 +72,27 @@ fn main() -> anyhow::Result<()> {
         ("mlp-256x16", 256, 16, 64),
         ("mlp-1024x8", 1024, 8, 64),
     ] {
-        add(measure::mlp(
-            model,
-            &name,
-            (width, layers, batch),
-            &device,
-            runs,
-        ));
+        let (row, methods) = measure::mlp(model, &name, (width, layers, batch), &device, runs);
+        add(row);
+        of_methods.push(methods);
     }
     let shape = (16, 4, 16, 128);
-    add(measure::conv_net("conv-16x4", &name, shape, &device, runs));
+    let (row, methods) = measure::conv_net("conv-16x4", &name, shape, &device, runs);
+    add(row);
+    of_methods.push(methods);
     add(measure::resnet50(&name, &device, runs));
 
+    println!("\nA step of each method over one of plain SGD\n");
+    println!("{}", of_methods[0].header());
+    for methods in &of_methods {
+        println!("{methods}");
+    }
+
     if let Some(file) = &mut json {
-        file.write_all(serde_json::to_string_pretty(&rows)?.as_bytes())?;
+        file.write_all(
+            serde_json::to_string_pretty(&json!({ "rows": rows, "methods": of_methods }))?
+                .as_bytes(),
+        )?;
     }
     Ok(())
 }

@@ -8,6 +8,7 @@ use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
 
 use crate::floor;
+use crate::methods::{self, Methods};
 use crate::models::{ConvNet, Mlp, ResNet50};
 
 const WARM_UP: usize = 3;
@@ -89,11 +90,21 @@ pub(crate) fn mlp(
     (width, layers, batch): (usize, usize, usize),
     device: &Device,
     runs: usize,
-) -> Row {
+) -> (Row, Methods) {
     let x = Tensor::random([batch, width], Distribution::Default, device);
     let module = Mlp::new(width, layers, device);
-    let gradients = |module: &Mlp, part: AscentPart| module.gradients(part.of(&x));
-    measure(model, name, module, gradients, device, runs).with_ratios()
+    let methods = methods::measure(
+        model,
+        &module,
+        |module| module.gradients(x.clone()),
+        device,
+        runs,
+    );
+    let gradients = |module: &Mlp, part: AscentPart| {
+        GradientsParams::from_grads(module.gradients(part.of(&x)), module)
+    };
+    let row = measure(model, name, module, gradients, device, runs).with_ratios();
+    (row, methods)
 }
 
 pub(crate) fn conv_net(
@@ -102,12 +113,22 @@ pub(crate) fn conv_net(
     (channels, layers, side, batch): (usize, usize, usize, usize),
     device: &Device,
     runs: usize,
-) -> Row {
+) -> (Row, Methods) {
     let shape = [batch, channels, side, side];
     let x = Tensor::random(shape, Distribution::Default, device);
     let module = ConvNet::new(channels, layers, device);
-    let gradients = |module: &ConvNet, part: AscentPart| module.gradients(part.of(&x));
-    measure(model, name, module, gradients, device, runs).with_ratios()
+    let methods = methods::measure(
+        model,
+        &module,
+        |module| module.gradients(x.clone()),
+        device,
+        runs,
+    );
+    let gradients = |module: &ConvNet, part: AscentPart| {
+        GradientsParams::from_grads(module.gradients(part.of(&x)), module)
+    };
+    let row = measure(model, name, module, gradients, device, runs).with_ratios();
+    (row, methods)
 }
 
 pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {

@@ -3,7 +3,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Gradients, Tensor};
 
 /// Square layers with ReLUs between them.
 #[derive(Module, Debug)]
@@ -21,9 +21,9 @@ impl Mlp {
     }
 
     /// A forward and backward pass.
-    pub(crate) fn gradients(&self, x: Tensor<2>) -> GradientsParams {
+    pub(crate) fn gradients(&self, x: Tensor<2>) -> Gradients {
         let y = (self.layers.iter()).fold(x, |x, layer| relu(layer.forward(x)));
-        GradientsParams::from_grads(y.square().mean().backward(), self)
+        y.square().mean().backward()
     }
 }
 
@@ -48,11 +48,11 @@ impl ConvNet {
     }
 
     /// A forward and backward pass.
-    pub(crate) fn gradients(&self, x: Tensor<4>) -> GradientsParams {
+    pub(crate) fn gradients(&self, x: Tensor<4>) -> Gradients {
         let y = (self.layers.iter()).fold(x, |x, (convolution, norm)| {
             relu(norm.forward(convolution.forward(x)))
         });
-        GradientsParams::from_grads(y.square().mean().backward(), self)
+        y.square().mean().backward()
     }
 }
 

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_sam_kernels::{Pair, combine, inner_products};
 
 use super::ascent::{climb, in_place_of};
+use super::pairs::combine as combine_all;
 use crate::{Ascent, Descent, SamConfig};
 
 /// Which vector a method keeps.
@@ -280,16 +281,20 @@ impl Memory {
 
     /// MSAM: the next step's e(w) is rho u / |u| with the update u that has just been made.
     fn climb_along_the_update<M: Module>(&mut self, sam: &SamConfig, before: M, after: &M) {
-        let mut weights = Weights(GradientsParams::new());
-        before.visit(&mut weights);
-        drop(before);
-        let mut updates = Updates {
-            memory: self,
-            before: weights.0,
-            updates: GradientsParams::new(),
+        let weights = |module: &M| {
+            let mut weights = Weights(self, GradientsParams::new());
+            module.visit(&mut weights);
+            weights.1
         };
-        after.visit(&mut updates);
-        let updates = updates.updates;
+        let before_weights = weights(&before);
+        // Written where the weights before the update were, if nothing else holds them any more.
+        drop(before);
+        let after_weights = weights(after);
+        let one = self.one();
+        let coefficients = [one.clone().neg(), one.clone()];
+        let never = one.is_nan();
+        let updates = combine_all(after, before_weights, &after_weights, &coefficients, &never);
+        drop(after_weights);
         climb(sam, after.clone(), updates).visit(&mut Keep(self));
     }
 
@@ -437,31 +442,13 @@ impl ModuleVisitor for Start<'_> {
     }
 }
 
-/// A module's weights, by parameter.
-struct Weights(GradientsParams);
+/// The weights of the parameters that are remembered.
+struct Weights<'a>(&'a Memory, GradientsParams);
 
-impl ModuleVisitor for Weights {
+impl ModuleVisitor for Weights<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.register(param.id, param.val().inner());
-    }
-}
-
-/// What was added to each weight, in the place of a gradient.
-struct Updates<'a> {
-    memory: &'a Memory,
-    before: GradientsParams,
-    updates: GradientsParams,
-}
-
-impl ModuleVisitor for Updates<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if !self.memory.index.contains_key(&param.id) {
-            return;
-        }
-        if let Some(before) = self.before.remove::<D>(param.id) {
-            let after = param.val().inner();
-            let before = before.to_device(&after.device());
-            self.updates.register(param.id, after - before);
+        if self.0.index.contains_key(&param.id) {
+            self.1.register(param.id, param.val().inner());
         }
     }
 }

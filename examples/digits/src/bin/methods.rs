@@ -15,7 +15,7 @@ use plotters::prelude::*;
 /// step over SGD's, the part of SAM's gain that is kept, and how many seeds failed (below 20 %, where
 /// guessing is 10 %). Draws accuracy over time.
 ///
-/// Each method has the radius that is best of eight on five seeds of their own; its other settings are
+/// Each method has the radius that is best of eight on ten seeds of their own; its other settings are
 /// its authors' or this library's defaults. A step's time is a median over steps that the methods take in
 /// turn, before the trainings: do not use the machine for anything else until the first bar appears.
 #[derive(Parser)]
@@ -136,7 +136,7 @@ impl Method {
 }
 
 const RADII: [f64; 8] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0];
-const SEEDS_FOR_RADII: u64 = 5;
+const SEEDS_FOR_RADII: u64 = 10;
 /// An accuracy below this is that of a network that is dead, or as good as dead.
 const FAILED: f64 = 0.2;
 

@@ -1,0 +1,115 @@
+//! What a step of each method takes over one of plain SGD.
+
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{Device, Gradients};
+use burn_sam::{Descent, SamConfig};
+
+const WARM_UP: usize = 2;
+/// So many steps are timed together: LookSAM's are not all alike.
+const TURN: u32 = 5;
+
+/// A line of the table.
+#[derive(serde::Serialize)]
+pub(crate) struct Methods {
+    model: &'static str,
+    /// Milliseconds of a step of plain SGD.
+    sgd_ms: f64,
+    /// Names, and times of a step over SGD's.
+    over_sgd: Vec<(&'static str, f64)>,
+}
+
+impl Methods {
+    pub(crate) fn header(&self) -> String {
+        let names = self.over_sgd.iter().map(|(name, _)| format!("{name:>9}"));
+        format!(
+            "{:<11} {:>9} {}",
+            "model",
+            "sgd, ms",
+            names.collect::<String>()
+        )
+    }
+}
+
+impl core::fmt::Display for Methods {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:<11} {:>9.3} ", self.model, self.sgd_ms)?;
+        self.over_sgd
+            .iter()
+            .try_for_each(|(_, time)| write!(f, "{time:>9.2}"))
+    }
+}
+
+/// Takes turns: each round measures each method once, so that all see the same machine.
+pub(crate) fn measure<M: Module>(
+    model: &'static str,
+    module: &M,
+    gradients: impl Fn(&M) -> Gradients,
+    device: &Device,
+    runs: usize,
+) -> Methods {
+    const LR: f64 = 1e-6;
+    let wsam = Descent::Wsam {
+        gamma: 0.6,
+        decoupled: false,
+    };
+    let methods = [
+        ("sam", SamConfig::new()),
+        ("msam", SamConfig::msam()),
+        ("looksam", SamConfig::looksam()),
+        ("friendly", SamConfig::friendly()),
+        (
+            "gsam",
+            SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
+        ),
+        ("wsam", SamConfig::new().with_descent(wsam)),
+    ];
+    let gradients = &gradients;
+    let mut turns: Vec<Box<dyn FnMut()>> = vec![{
+        let (mut module, mut optim) = (Some(module.clone()), SgdConfig::new().init());
+        Box::new(move || {
+            let now = module.take().expect("it is put back");
+            let grads = GradientsParams::from_grads(gradients(&now), &now);
+            module = Some(optim.step(LR, now, grads));
+        })
+    }];
+    for (_, sam) in &methods {
+        let (mut steps, mut optim) = (sam.steps(module), SgdConfig::new().init());
+        let mut module = Some(module.clone());
+        turns.push(Box::new(move || {
+            let now = module.take().expect("it is put back");
+            let (next, _) = steps.optimize(&mut optim, LR, now, |now| ((), gradients(now)));
+            module = Some(next);
+        }));
+    }
+
+    let mut times: Vec<Vec<Duration>> = turns.iter().map(|_| Vec::new()).collect();
+    for round in 0..WARM_UP + runs {
+        for (step, times) in turns.iter_mut().zip(&mut times) {
+            device.sync().expect("the device works");
+            let start = Instant::now();
+            for _ in 0..TURN {
+                step();
+            }
+            device.sync().expect("the device works");
+            if round >= WARM_UP {
+                times.push(start.elapsed() / TURN);
+            }
+        }
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort_unstable();
+        1e3 * times[times.len() / 2].as_secs_f64()
+    };
+    let medians: Vec<f64> = times.iter_mut().map(median).collect();
+    let over_sgd = (methods.iter().zip(&medians[1..]))
+        .map(|((name, _), time)| (*name, time / medians[0]))
+        .collect();
+    Methods {
+        model,
+        sgd_ms: medians[0],
+        over_sgd,
+    }
+}
