@@ -33,7 +33,10 @@ fn unscale<M: Module>(module: &M, grads: &mut GradientsParams, scale: f64) -> bo
         finite: Vec::new(),
     };
     module.visit(&mut visitor);
-    Tensor::cat(visitor.finite, 0).all().into_scalar::<bool>()
+    match visitor.finite.is_empty() {
+        true => true,
+        false => Tensor::cat(visitor.finite, 0).all().into_scalar::<bool>(),
+    }
 }
 
 fn sam() -> SamConfig {
