@@ -126,7 +126,9 @@ mod tests {
         let device = Device::flex().autodiff();
         assert_eq!(Mlp::new(64, 30, &device).num_params(), 124_800);
         let x = Tensor::<4>::ones([1, 16, 4, 4], &device);
-        assert_eq!(ConvNet::new(16, 2, &device).gradients(x).len(), 6);
+        let model = ConvNet::new(16, 2, &device);
+        let grads = GradientsParams::from_grads(model.gradients(x), &model);
+        assert_eq!(grads.len(), 6);
         let resnet = ResNet50::new(&device);
         assert_eq!(resnet.num_params(), 25_557_032);
         assert_eq!(resnet.gradients().len(), 161);

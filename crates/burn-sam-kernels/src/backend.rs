@@ -36,7 +36,7 @@ pub(crate) trait AscentBackend: Backend {
     ) -> Floats<Self>;
 }
 
-/// The operations on pairs of tensors, of which the lists are as those of [`AscentBackend`].
+/// The operations that the CPU backends alone have kernels for, on pairs of tensors of which the lists are as those of [`AscentBackend`].
 #[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
 pub(crate) trait CombinationBackend: Backend {
     /// <a, a>, <a, b> and <b, b>, of shape `[3]`, f64 if any tensor is.
@@ -44,6 +44,21 @@ pub(crate) trait CombinationBackend: Backend {
         #[extension_type] a: Floats<Self>,
         #[extension_type] b: Floats<Self>,
     ) -> FloatTensor<Self>;
+
+    /// The sum of (b - a)², of shape `[1]`, f64 if any tensor is.
+    fn squared_distance(
+        #[extension_type] a: Floats<Self>,
+        #[extension_type] b: Floats<Self>,
+    ) -> FloatTensor<Self>;
+
+    /// As [`AscentBackend::perturb`] without `eta`, along the updates from the weights `before`.
+    fn extrapolate(
+        #[extension_type] weights: Floats<Self>,
+        #[extension_type] before: Floats<Self>,
+        squared_norm: FloatTensor<Self>,
+        rhos: Vec<f64>,
+        eps: f64,
+    ) -> Floats<Self>;
 
     /// x a + y b of each pair, or a. The coefficients are x, y, and 1 for a or 0.
     fn combine(

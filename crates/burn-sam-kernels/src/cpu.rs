@@ -29,6 +29,7 @@ pub(crate) trait Wide:
     + Default
     + Into<f64>
     + core::ops::Add<Output = Self>
+    + core::ops::Sub<Output = Self>
     + core::ops::Mul<Output = Self>
 {
     fn from_f64(value: f64) -> Self;
@@ -198,6 +199,33 @@ impl Reduction for InnerProducts {
     }
 }
 
+/// The sum of (b - a)².
+pub(crate) struct SquaredDistance;
+
+impl Reduction for SquaredDistance {
+    type Sum = f64;
+
+    fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, f64>> {
+        let b = b.expect("two lists");
+        let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece {
+            elements: a.len(),
+            work: Box::new(move || distance_of_piece(a, b)) as Box<dyn FnOnce() -> _ + Send>,
+        });
+        pieces.collect()
+    }
+}
+
+fn distance_of_piece<E: Element>(a: &[E], b: &[E]) -> f64 {
+    let mut sums = [E::Wide::default(); LANES];
+    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
+    let difference = |(a, b): (&E, &E)| b.widen() - a.widen();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        add_squares(&mut sums, a.iter().zip(b).map(difference));
+    }
+    add_squares(&mut sums, a_rest.iter().zip(b_rest).map(difference));
+    sums.into_iter().map(Into::<f64>::into).sum()
+}
+
 /// Of all pieces.
 pub(crate) fn total(products: Vec<[f64; 3]>) -> [f64; 3] {
     let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
@@ -301,6 +329,30 @@ fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta:
                 *g = E::narrow(w + t * (t * g.widen() * factor));
             }
         }
+    }
+}
+
+/// Writes w + rho u / (norm + eps) over the weights before the update u, as [`Perturb`] does over u.
+pub(crate) struct Extrapolate(pub(crate) Perturb);
+
+impl Update for Extrapolate {
+    fn keeps(&self, index: usize) -> Option<Keep> {
+        self.0.keeps(index)
+    }
+
+    fn pieces<'a, E: Element>(
+        &self,
+        index: usize,
+        weight: &'a [E],
+        before: &'a mut [E],
+    ) -> Vec<Piece<'a, ()>> {
+        let factor = E::Wide::from_f64(self.0.factor(index).unwrap_or_default());
+        pieces_of(weight, before, move |weight, before| {
+            for (before, w) in before.iter_mut().zip(weight) {
+                let w = w.widen();
+                *before = E::narrow(w + (w - before.widen()) * factor);
+            }
+        })
     }
 }
 

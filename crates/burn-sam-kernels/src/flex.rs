@@ -66,6 +66,32 @@ impl CombinationBackend for Flex {
         as_tensor(cpu::total(products), wide)
     }
 
+    fn squared_distance(a: Floats<Self>, b: Floats<Self>) -> Tensor {
+        let (sums, wide) = reduce(&cpu::SquaredDistance, a, b);
+        as_tensor([sums.into_iter().sum()], wide)
+    }
+
+    fn extrapolate(
+        weights: Floats<Self>,
+        before: Floats<Self>,
+        squared_norm: Tensor,
+        rhos: Vec<f64>,
+        eps: f64,
+    ) -> Floats<Self> {
+        let squared_norm = squared_norm
+            .into_data()
+            .iter::<f64>()
+            .next()
+            .expect("a sum has one element");
+        let perturb = cpu::Perturb {
+            squared_norm,
+            eps,
+            rhos,
+            eta: None,
+        };
+        update(&cpu::Extrapolate(perturb), weights, before)
+    }
+
     fn combine(a: Floats<Self>, b: Floats<Self>, coefficients: Tensor) -> Floats<Self> {
         let coefficients: Vec<f64> = coefficients.into_data().iter::<f64>().collect();
         update(&cpu::Combine::new(&coefficients), b, a)

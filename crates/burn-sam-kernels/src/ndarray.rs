@@ -60,6 +60,28 @@ impl CombinationBackend for NdArray {
         as_tensor(cpu::total(products), wide)
     }
 
+    fn squared_distance(a: Floats<Self>, b: Floats<Self>) -> FloatTensor<Self> {
+        let (sums, wide) = reduce(&cpu::SquaredDistance, a, b);
+        as_tensor([sums.into_iter().sum()], wide)
+    }
+
+    fn extrapolate(
+        weights: Floats<Self>,
+        before: Floats<Self>,
+        squared_norm: FloatTensor<Self>,
+        rhos: Vec<f64>,
+        eps: f64,
+    ) -> Floats<Self> {
+        let squared_norm = values(squared_norm)[0];
+        let perturb = cpu::Perturb {
+            squared_norm,
+            eps,
+            rhos,
+            eta: None,
+        };
+        update(&cpu::Extrapolate(perturb), weights, before)
+    }
+
     fn combine(a: Floats<Self>, b: Floats<Self>, coefficients: FloatTensor<Self>) -> Floats<Self> {
         update(&cpu::Combine::new(&values(coefficients)), b, a)
     }

@@ -64,18 +64,20 @@ impl Pair {
     }
 
     fn has_kernels(&self) -> bool {
-        #[allow(unreachable_patterns)]
-        match self.device.as_dispatch() {
-            #[cfg(feature = "flex")]
-            burn::backend::DispatchDevice::Flex(_) => {
-                crate::parameter::has_kernels(&self.device, self.dtype)
-            }
-            #[cfg(feature = "ndarray")]
-            burn::backend::DispatchDevice::NdArray(_) => {
-                crate::parameter::has_kernels(&self.device, self.dtype)
-            }
-            _ => false,
-        }
+        has_kernels(&self.device, self.dtype)
+    }
+}
+
+/// Whether the backend has kernels of its own for pairs: the CPU ones have.
+#[allow(unused_variables)] // `dtype`, where neither is there.
+pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
+    #[allow(unreachable_patterns)]
+    match device.as_dispatch() {
+        #[cfg(feature = "flex")]
+        burn::backend::DispatchDevice::Flex(_) => crate::parameter::has_kernels(device, dtype),
+        #[cfg(feature = "ndarray")]
+        burn::backend::DispatchDevice::NdArray(_) => crate::parameter::has_kernels(device, dtype),
+        _ => false,
     }
 }
 

@@ -7,6 +7,8 @@ use crate::portable::{self, Scale};
 pub struct Parameter {
     weight: DispatchTensor,
     grad: DispatchTensor,
+    /// Whether `grad` is the weights before an update, which is what to climb along.
+    is_before: bool,
     rho: f64,
     /// Of both tensors.
     device: Device,
@@ -61,6 +63,7 @@ impl Parameter {
         Self {
             weight: weight.into_dispatch(),
             grad: grad.into_dispatch(),
+            is_before: false,
             rho,
             device,
             dtype,
@@ -75,6 +78,31 @@ impl Parameter {
                 portable::perturb(weight, grad, scale, parameter.rho, eta).into_dispatch()
             },
         }
+    }
+
+    /// A parameter that climbs along its last update, w less its value before, rather than along a gradient.
+    /// Without adaptive T, that is, with an `eta` of `None` in what it is given to.
+    ///
+    /// # Arguments
+    ///
+    /// * `weight` - its value w, of any shape, without autodiff.
+    /// * `before` - its value before the update, of the same shape and type and on the same device. Where
+    ///   nothing else holds its memory, w + e(w) is written into it.
+    /// * `rho` - its radius.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes or the devices of the two differ.
+    pub fn of_update<const D: usize>(weight: Tensor<D>, before: Tensor<D>, rho: f64) -> Self {
+        if crate::pair::has_kernels(&weight.device(), weight.dtype()) {
+            let parameter = Self::new(weight, before, rho);
+            return Self {
+                is_before: true,
+                ..parameter
+            };
+        }
+        let update = weight.clone() - before;
+        Self::new(weight, update, rho)
     }
 
     /// Whether its backend has kernels of its own for its type.
@@ -173,6 +201,7 @@ mod kernels {
     use super::{Parameter, by_device};
     use crate::backend::{AscentBackend, Floats};
     use crate::portable;
+    use updates::{extrapolate, squared_distance};
 
     pub(super) fn sums_of_squares(parameters: Vec<&Parameter>, eta: Option<f64>) -> Vec<Tensor<1>> {
         by_device(parameters, |parameter| &parameter.device)
@@ -186,7 +215,11 @@ mod kernels {
                     Some(_) => tensors(|parameter| &parameter.weight),
                 };
                 let grads = tensors(|parameter| &parameter.grad);
-                Tensor::from_dispatch(Dispatch::sum_of_squares(weights, grads, eta))
+                // All of a device's parameters are of the same kind.
+                Tensor::from_dispatch(match parameters[0].is_before {
+                    false => Dispatch::sum_of_squares(weights, grads, eta),
+                    true => squared_distance(grads, tensors(|parameter| &parameter.weight)),
+                })
             })
             .collect()
     }
@@ -206,17 +239,64 @@ mod kernels {
             let mut weights = Vec::with_capacity(parameters.len());
             let mut grads = Vec::with_capacity(parameters.len());
             let mut rhos = Vec::with_capacity(parameters.len());
+            let is_before = parameters[0].1.is_before;
             for (index, parameter) in parameters {
                 indices.push(index);
                 weights.push(parameter.weight);
                 grads.push(parameter.grad);
                 rhos.push(parameter.rho);
             }
-            let Floats(tensors) =
-                Dispatch::perturb(Floats(weights), Floats(grads), norm, rhos, eps, eta);
+            let (weights, grads) = (Floats(weights), Floats(grads));
+            let Floats(tensors) = match is_before {
+                false => Dispatch::perturb(weights, grads, norm, rhos, eps, eta),
+                true => extrapolate(weights, grads, norm, rhos, eps),
+            };
             climbed.extend(indices.into_iter().zip(tensors));
         }
         climbed
+    }
+
+    #[cfg(any(feature = "flex", feature = "ndarray"))]
+    mod updates {
+        use super::*;
+        use crate::backend::CombinationBackend;
+
+        pub(super) fn squared_distance(
+            before: Floats<Dispatch>,
+            weights: Floats<Dispatch>,
+        ) -> DispatchTensor {
+            Dispatch::squared_distance(before, weights)
+        }
+
+        pub(super) fn extrapolate(
+            weights: Floats<Dispatch>,
+            before: Floats<Dispatch>,
+            norm: DispatchTensor,
+            rhos: Vec<f64>,
+            eps: f64,
+        ) -> Floats<Dispatch> {
+            Dispatch::extrapolate(weights, before, norm, rhos, eps)
+        }
+    }
+
+    /// `Parameter::of_update` asks first whether there are such kernels.
+    #[cfg(not(any(feature = "flex", feature = "ndarray")))]
+    mod updates {
+        use super::*;
+
+        pub(super) fn squared_distance(_: Floats<Dispatch>, _: Floats<Dispatch>) -> DispatchTensor {
+            unreachable!("no backend here has kernels for updates")
+        }
+
+        pub(super) fn extrapolate(
+            _: Floats<Dispatch>,
+            _: Floats<Dispatch>,
+            _: DispatchTensor,
+            _: Vec<f64>,
+            _: f64,
+        ) -> Floats<Dispatch> {
+            unreachable!("no backend here has kernels for updates")
+        }
     }
 }
 

@@ -108,6 +108,39 @@ fn pairs_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     assert!(message.contains("a pair must have one shape"), "{message}");
 }
 
+/// Along w less its value before, whatever way the backend takes.
+#[test]
+fn parameters_climb_along_their_updates() {
+    for device in devices() {
+        let on = (&device, DType::F32);
+        let weight = || tensor([2, 2], &[1.0, -2.0, 0.0, 4.0], true, on);
+        let before = tensor([2, 2], &[4.0, 2.0, 0.0, 4.0], false, on);
+        let parameters = vec![
+            Parameter::of_update(weight(), before.clone(), 10.0),
+            Parameter::of_update(weight(), before.clone(), 0.0),
+        ];
+        let norm = squared_norm(&parameters, None).unwrap();
+        assert_eq!(read(norm.clone()), [50.0]);
+        let quarter = norm / 2.0;
+        let climbed = burn_sam_kernels::perturb(parameters, quarter.clone(), 0.0, None);
+        let [first, second] = &climbed
+            .into_iter()
+            .map(|c| read(c.into_tensor::<2>()))
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("two")
+        };
+        assert_eq!(first, &[-5.0, -10.0, 0.0, 4.0]);
+        assert_eq!(second, &[1.0, -2.0, 0.0, 4.0]);
+        // Nothing is perturbed along an update that is not finite, and what is held stays.
+        assert_eq!(read(before.clone()), [4.0, 2.0, 0.0, 4.0]);
+        let parameters = vec![Parameter::of_update(weight(), before * f32::NAN, 10.0)];
+        let norm = squared_norm(&parameters, None).unwrap();
+        let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, None).remove(0);
+        assert_eq!(read(climbed.into_tensor::<2>()), [1.0, -2.0, 0.0, 4.0]);
+    }
+}
+
 #[test]
 fn eps_is_added_to_the_norm() {
     for device in devices() {

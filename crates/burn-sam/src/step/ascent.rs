@@ -28,6 +28,25 @@ use crate::SamConfig;
 ///
 /// If there are gradients, but none of a parameter of this module.
 pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParams) -> M {
+    climb_along(sam, module, grads, false)
+}
+
+/// The module at w + e(w), along its last update, given its weights before.
+pub(crate) fn climb_along_update<M: Module>(
+    sam: &SamConfig,
+    module: M,
+    before: GradientsParams,
+) -> M {
+    climb_along(sam, module, before, true)
+}
+
+/// Along gradients, or along the update from the weights that stand in their place.
+fn climb_along<M: Module>(
+    sam: &SamConfig,
+    module: M,
+    grads: GradientsParams,
+    are_before: bool,
+) -> M {
     if grads.is_empty() {
         return module.map(&mut Assign(HashMap::new()));
     }
@@ -36,6 +55,7 @@ pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParam
         sam,
         path: Vec::new(),
         grads,
+        are_before,
         scaled: Vec::with_capacity(count),
         spared: Vec::new(),
     };
@@ -202,6 +222,7 @@ struct Collect<'a> {
     sam: &'a SamConfig,
     path: Vec<String>,
     grads: GradientsParams,
+    are_before: bool,
     scaled: Vec<(ParamId, Parameter)>,
     /// The biases, if they are spared ASAM's T.
     spared: Vec<(ParamId, Parameter)>,
@@ -227,7 +248,12 @@ impl ModuleVisitor for Collect<'_> {
                 true => &mut self.spared,
                 false => &mut self.scaled,
             };
-            list.push((param.id, Parameter::new(weight, grad, rho)));
+            let parameter = match (self.are_before, self.sam.adaptive()) {
+                (false, _) => Parameter::new(weight, grad, rho),
+                (true, false) => Parameter::of_update(weight, grad, rho),
+                (true, true) => Parameter::new(weight.clone(), weight - grad, rho),
+            };
+            list.push((param.id, parameter));
         }
     }
 }

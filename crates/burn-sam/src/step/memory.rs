@@ -9,8 +9,7 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_sam_kernels::{Pair, combine, inner_products};
 
-use super::ascent::{climb, in_place_of};
-use super::pairs::combine as combine_all;
+use super::ascent::{climb_along_update, in_place_of};
 use crate::{Ascent, Descent, SamConfig};
 
 /// Which vector a method keeps.
@@ -281,21 +280,12 @@ impl Memory {
 
     /// MSAM: the next step's e(w) is rho u / |u| with the update u that has just been made.
     fn climb_along_the_update<M: Module>(&mut self, sam: &SamConfig, before: M, after: &M) {
-        let weights = |module: &M| {
-            let mut weights = Weights(self, GradientsParams::new());
-            module.visit(&mut weights);
-            weights.1
-        };
-        let before_weights = weights(&before);
-        // Written where the weights before the update were, if nothing else holds them any more.
+        let mut weights = Weights(self, GradientsParams::new());
+        before.visit(&mut weights);
+        let weights = weights.1;
+        // What climbs is written where the weights before the update were, if nothing else holds them.
         drop(before);
-        let after_weights = weights(after);
-        let one = self.one();
-        let coefficients = [one.clone().neg(), one.clone()];
-        let never = one.is_nan();
-        let updates = combine_all(after, before_weights, &after_weights, &coefficients, &never);
-        drop(after_weights);
-        climb(sam, after.clone(), updates).visit(&mut Keep(self));
+        climb_along_update(sam, after.clone(), weights).visit(&mut Keep(self));
     }
 
     /// F-SAM: m <- lambda m + (1 - lambda) g, beginning with the first g. Of gradients that are not
