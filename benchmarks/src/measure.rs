@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Gradients, Tensor};
 use burn_sam::{AscentPart, SamConfig};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
@@ -93,18 +93,8 @@ pub(crate) fn mlp(
 ) -> (Row, Methods) {
     let x = Tensor::random([batch, width], Distribution::Default, device);
     let module = Mlp::new(width, layers, device);
-    let methods = methods::measure(
-        model,
-        &module,
-        |module| module.gradients(x.clone()),
-        device,
-        runs,
-    );
-    let gradients = |module: &Mlp, part: AscentPart| {
-        GradientsParams::from_grads(module.gradients(part.of(&x)), module)
-    };
-    let row = measure(model, name, module, gradients, device, runs).with_ratios();
-    (row, methods)
+    let pass = |module: &Mlp, part: AscentPart| module.gradients(part.of(&x));
+    with_methods(model, name, module, pass, device, runs)
 }
 
 pub(crate) fn conv_net(
@@ -117,16 +107,21 @@ pub(crate) fn conv_net(
     let shape = [batch, channels, side, side];
     let x = Tensor::random(shape, Distribution::Default, device);
     let module = ConvNet::new(channels, layers, device);
-    let methods = methods::measure(
-        model,
-        &module,
-        |module| module.gradients(x.clone()),
-        device,
-        runs,
-    );
-    let gradients = |module: &ConvNet, part: AscentPart| {
-        GradientsParams::from_grads(module.gradients(part.of(&x)), module)
-    };
+    let pass = |module: &ConvNet, part: AscentPart| module.gradients(part.of(&x));
+    with_methods(model, name, module, pass, device, runs)
+}
+
+fn with_methods<M: Module>(
+    model: &'static str,
+    name: &str,
+    module: M,
+    pass: impl Fn(&M, AscentPart) -> Gradients,
+    device: &Device,
+    runs: usize,
+) -> (Row, Methods) {
+    let whole = SamConfig::new().ascent_part();
+    let methods = methods::measure(model, &module, |module| pass(module, whole), device, runs);
+    let gradients = |module: &M, part| GradientsParams::from_grads(pass(module, part), module);
     let row = measure(model, name, module, gradients, device, runs).with_ratios();
     (row, methods)
 }

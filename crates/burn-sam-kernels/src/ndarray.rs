@@ -135,9 +135,12 @@ fn as_tensor<const N: usize>(values: [f64; N], wide: FloatDType) -> NdArrayTenso
 
 fn values(tensor: NdArrayTensor) -> Vec<f64> {
     let tensor = contiguous(tensor);
-    by_type!(tensor.dtype(), E => {
-        E::slice(&tensor).iter().map(|value| value.widen().into()).collect()
-    })
+    by_type!(tensor.dtype(), E => widened::<E>(&tensor))
+}
+
+fn widened<E: Stored>(tensor: &NdArrayTensor) -> Vec<f64> {
+    let values = E::slice(tensor).iter();
+    values.map(|value| value.widen().into()).collect()
 }
 
 fn all_contiguous(tensors: Floats<NdArray>) -> Vec<NdArrayTensor> {

@@ -140,7 +140,7 @@ impl Task<'_> {
     }
 
     /// The seconds of a training step with each method: its passes, the climb and the update. The methods
-    /// take turns of [`TURN`] steps, for not all of a method's steps need be alike, and the median of the
+    /// take turns of several steps, for not all of a method's steps need be alike, and the median of the
     /// turns is what counts.
     ///
     /// # Errors

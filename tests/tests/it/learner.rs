@@ -497,16 +497,18 @@ fn it_nests_in_other_modules() {
 
 #[test]
 fn a_sam_model_is_not_wrapped_again() {
-    let device = cpu_devices()[0].clone().autodiff();
-    let wrapped = sam().init(Mlp::new(1, &device));
-    let message = panic_message(|| sam().init(wrapped.clone()));
-    assert!(message.contains("it would take four"), "{message}");
-    assert!(message.contains("SamModel::into_inner"), "{message}");
-    let message = panic_message(|| {
-        let config = sam().with_ascent_fraction(0.5);
-        config.init_on_part(wrapped, part_of)
-    });
-    assert!(message.contains("it would take four"), "{message}");
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let wrapped = sam().init(Mlp::new(1, &device));
+        let message = panic_message(|| sam().init(wrapped.clone()));
+        assert!(message.contains("it would take four"), "{message}");
+        assert!(message.contains("SamModel::into_inner"), "{message}");
+        let message = panic_message(|| {
+            let config = sam().with_ascent_fraction(0.5);
+            config.init_on_part(wrapped, part_of)
+        });
+        assert!(message.contains("it would take four"), "{message}");
+    }
 }
 
 #[test]

@@ -123,10 +123,10 @@ impl SamConfig {
     }
 }
 
-/// A model that Burn's `Learner` trains with SAM, with any base optimizer. From
-/// [`SamConfig::init`].
+/// A model that Burn's `Learner` trains with SAM or another method of [`SamConfig`], with any base optimizer.
+/// From [`SamConfig::init`].
 ///
-/// Its training step runs two passes of the model's own: one at the weights w, whose output the
+/// With SAM, its training step runs two passes of the model's own: one at the weights w, whose output the
 /// metrics see and which updates running statistics, and one at w + e(w), whose gradients the
 /// optimizer gets. All else is the model's: as a [`Module`] it has the same parameters under the
 /// same paths, so records and parameter groups are those of the model, and a checkpoint made with SAM
@@ -139,6 +139,11 @@ impl SamConfig {
 /// With an [ascent fraction](SamConfig::with_ascent_fraction) below 1 the second pass is the one that
 /// sees the whole batch: the metrics see its output, which is that of the climbed weights, and it
 /// updates running statistics.
+///
+/// What a method keeps from step to step (MSAM, LookSAM, F-SAM, the count of steps) is in its records under
+/// the path `sam`, and resumes exactly. A record of another method, or of the model alone, loads too, with a
+/// word in the log; into a model without SAM, such a record loads with
+/// [`allow_unused`](ModuleRecord::allow_unused).
 ///
 /// * With gradient accumulation, each micro-batch climbs on its own.
 /// * With several devices, each climbs on its own share of the batch, which is the paper's
@@ -452,7 +457,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     fn fork(self, device: &Device) -> Self {
         Self {
             model: self.model.fork(device),
-            memory: self.memory.to_device(device),
+            memory: self.memory.moved_to(device),
             ..self
         }
     }
@@ -460,7 +465,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     fn to_device(self, device: &Device) -> Self {
         Self {
             model: self.model.to_device(device),
-            memory: self.memory.to_device(device),
+            memory: self.memory.moved_to(device),
             ..self
         }
     }

@@ -519,7 +519,7 @@ impl<M: Module> Module for Remembering<M> {
     fn to_device(self, device: &Device) -> Self {
         Self {
             module: self.module.to_device(device),
-            memory: self.memory.to_device(device),
+            memory: self.memory.moved_to(device),
         }
     }
 
@@ -604,7 +604,7 @@ impl Memory {
         self
     }
 
-    pub(crate) fn to_device(mut self, device: &Device) -> Self {
+    pub(crate) fn moved_to(mut self, device: &Device) -> Self {
         let device = device.clone().inner();
         let moved =
             |param: &Param<Tensor<1>>| Param::initialized(param.id, param.val().to_device(&device));
