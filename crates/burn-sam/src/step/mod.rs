@@ -19,7 +19,9 @@ pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
 use descent::report_sharpness;
 pub use descent::{Between, Descent};
-pub(crate) use memory::{Kind, Memory, Reports};
+#[cfg(feature = "train")]
+pub(crate) use memory::Reports;
+pub(crate) use memory::{Kind, Memory};
 use pairs::copy;
 pub use part::AscentPart;
 pub(crate) use statistics::with_own_statistics;
