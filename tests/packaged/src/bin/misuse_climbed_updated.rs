@@ -1,5 +1,5 @@
 //! The optimizer is given w + e(w) to update.
-//! expect: the trait bound `Climbed<Net>: Module` is not satisfied
+//! expect: Climbed<Net>: Module` is not satisfied
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::Device;
 use burn_sam::SamConfig;
