@@ -16,7 +16,9 @@ use crate::training::{LEARNING_RATE, Setting, climbing, sgd};
 pub const SHARPNESS_RHO: f64 = 0.5;
 
 /// Which network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
     /// [`Mlp`]

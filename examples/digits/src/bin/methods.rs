@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use burn_sam::{Between, Descent, SamConfig};
 use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
@@ -42,6 +43,9 @@ struct Options {
     /// Where to write the figures, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the picture of such figures, without training anything
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    load: Option<PathBuf>,
     /// Where to draw the picture
     #[arg(long, value_name = "FILE.svg", default_value = "methods.svg")]
     picture: PathBuf,
@@ -51,7 +55,7 @@ struct Options {
 }
 
 /// Each with one obvious way to ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Method {
     /// Plain
@@ -140,7 +144,7 @@ const SEEDS_FOR_RADII: u64 = 10;
 /// An accuracy below this is that of a network that is dead, or as good as dead.
 const FAILED: f64 = 0.2;
 
-#[derive(serde::Serialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Row {
     network: Architecture,
     method: Method,
@@ -154,9 +158,57 @@ struct Row {
     seeds: u64,
 }
 
+/// What `--json` writes.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Figures {
+    rows: Vec<Row>,
+}
+
+/// About as wide as a name is drawn, in pixels.
+fn text_width(name: &str) -> i32 {
+    7 * name.len() as i32
+}
+
+/// For each point, where its name goes: the nearest place, to the right or the left of it, that neither a
+/// point nor another name has taken and that is not beyond the left edge. All in pixels.
+fn place(points: &[(f64, f64)], names: &[String], edge: f64) -> Vec<(i32, i32)> {
+    // Left, right, and middle height.
+    let mut taken: Vec<(f64, f64, f64)> =
+        points.iter().map(|(x, y)| (x - 6.0, x + 6.0, *y)).collect();
+    let mut places = Vec::new();
+    for ((x, y), name) in points.iter().zip(names) {
+        let width = text_width(name);
+        let heights = (0..40i32).flat_map(|step| [6 * step, -6 * step]);
+        let offsets =
+            heights.flat_map(|dy| [(9 + dy.abs() / 3, dy), (-9 - width - dy.abs() / 3, dy)]);
+        let boxed = |(dx, dy): (i32, i32)| {
+            let left = x + f64::from(dx);
+            (left, left + f64::from(width), y + f64::from(dy))
+        };
+        let is_free = |offset: &(i32, i32)| {
+            let (left, right, middle) = boxed(*offset);
+            let apart = |other: &(f64, f64, f64)| {
+                left > other.1 || right < other.0 || (middle - other.2).abs() > 11.0
+            };
+            left > edge && taken.iter().all(apart)
+        };
+        let offset = offsets.clone().find(is_free).unwrap_or((9, 0));
+        taken.push(boxed(offset));
+        places.push(offset);
+    }
+    places
+}
+
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     create([options.json.as_ref(), Some(&options.picture)])?;
+    if let Some(file) = &options.load {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("cannot read {}", file.display()))?;
+        let Figures { rows } = serde_json::from_str(&text)
+            .with_context(|| format!("{} has no such figures", file.display()))?;
+        return picture(&rows, &options.picture);
+    }
     let digits = data::digits()?;
     let networks = match options.network {
         Some(network) => vec![network],
@@ -192,12 +244,11 @@ fn main() -> anyhow::Result<()> {
         println!("{}", table(&of_network, network, &options));
         rows.extend(of_network);
     }
+    picture(&rows, &options.picture)?;
     if let Some(file) = &options.json {
-        let json = serde_json::json!({ "rows": rows });
-        std::fs::write(file, serde_json::to_string_pretty(&json)?)?;
+        std::fs::write(file, serde_json::to_string_pretty(&Figures { rows })?)?;
         println!("figures: {}", absolute(file));
     }
-    picture(&rows, &options.picture)?;
     println!("picture: {}", absolute(&options.picture));
     Ok(())
 }
@@ -312,6 +363,7 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .map(|row| percents(row)[0])
             .fold(100.0, f64::min);
         let slowest = rows.iter().map(|row| row.time_over_sgd).fold(1.0, f64::max);
+        let floor = (lowest / 10.0).floor() * 10.0;
         let title = match network {
             Architecture::Mlp => "perceptron",
             Architecture::Conv => "convolutional network",
@@ -321,7 +373,7 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .margin(15)
             .x_label_area_size(45)
             .y_label_area_size(55)
-            .build_cartesian_2d(0.8..slowest + 0.6, (lowest / 10.0).floor() * 10.0..100.0)?;
+            .build_cartesian_2d(0.8..slowest + 0.6, floor..100.0)?;
         chart
             .configure_mesh()
             .x_desc("time of a step over SGD's")
@@ -334,33 +386,43 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .draw()?;
         for row in &rows {
             let colour = colour(row.method);
-            let [low, high] = percents(row);
+            let [low, high] = percents(row).map(|percent| percent.clamp(floor, 100.0));
             let (x, y) = (row.time_over_sgd, 100.0 * row.test_accuracy);
             let style = colour.stroke_width(2);
             chart.draw_series([PathElement::new([(x, low), (x, high)], style)])?;
             chart.draw_series([Circle::new((x, y), 5, colour.filled())])?;
         }
-        // The names last, so that no line crosses them; those that would overlap go down.
-        let mut names: Vec<(f64, f64, &Row)> = (rows.iter())
-            .map(|row| (row.time_over_sgd, 100.0 * row.test_accuracy, *row))
+        // The names last, so that no line crosses them.
+        let (width, height) = chart.plotting_area().dim_in_pixel();
+        let scale = (
+            f64::from(width) / (slowest + 0.6 - 0.8),
+            f64::from(height) / (100.0 - floor),
+        );
+        let points: Vec<(f64, f64)> = (rows.iter())
+            .map(|row| (row.time_over_sgd, 100.0 * row.test_accuracy))
             .collect();
-        names.sort_by(|a, b| b.1.total_cmp(&a.1));
-        let line = (100.0 - (lowest / 10.0).floor() * 10.0) / 24.0;
-        let width = (slowest - 0.2) / 3.0;
-        let mut placed: Vec<(f64, f64)> = Vec::new();
-        for (x, y, row) in names {
-            let mut at = y;
-            while placed
-                .iter()
-                .any(|(other, height)| (other - x).abs() < width && (height - at).abs() < line)
-            {
-                at -= line / 4.0;
+        let names: Vec<String> = (rows.iter())
+            .map(|row| row.method.name().replace("SAM, ", ""))
+            .collect();
+        let pixels = points.iter().map(|(x, y)| (x * scale.0, -y * scale.1));
+        let offsets = place(&pixels.collect::<Vec<_>>(), &names, 0.8 * scale.0);
+        for ((row, point), (name, (dx, dy))) in
+            rows.iter().zip(points).zip(names.iter().zip(offsets))
+        {
+            let colour = colour(row.method);
+            let style = (FONT, 13).into_font().color(&colour);
+            let mark = EmptyElement::at(point) + Text::new(name.clone(), (dx, dy - 6), style);
+            chart.draw_series([mark])?;
+            if dy.abs() > 10 {
+                let end = if dx > 0 {
+                    dx - 2
+                } else {
+                    dx + text_width(name) + 2
+                };
+                let line = EmptyElement::at(point)
+                    + PathElement::new([(0, 0), (end, dy)], colour.stroke_width(1));
+                chart.draw_series([line])?;
             }
-            placed.push((x, at));
-            let style = (FONT, 13).into_font().color(&colour(row.method));
-            let name = row.method.name().replace("SAM, ", "");
-            let text = EmptyElement::at((x, at)) + Text::new(name, (9, -6), style);
-            chart.draw_series([text])?;
         }
     }
     canvas.present()?;
