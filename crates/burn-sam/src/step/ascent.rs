@@ -56,28 +56,31 @@ fn climb_along<M: Module>(
         path: Vec::new(),
         grads,
         are_before,
-        scaled: Vec::with_capacity(count),
-        spared: Vec::new(),
+        scaled: List {
+            ids: Vec::with_capacity(count),
+            parameters: Vec::with_capacity(count),
+        },
+        spared: List::default(),
     };
     module.visit(&mut collect);
     let Collect { scaled, spared, .. } = collect;
     // Each list with its T.
-    let lists = [(scaled, sam.adaptive_eta()), (spared, None)]
-        .map(|(list, eta)| (list.into_iter().unzip::<_, _, Vec<_>, Vec<_>>(), eta));
+    let lists = [(scaled, sam.adaptive_eta()), (spared, None)];
 
-    let norms = (lists.iter()).filter_map(|((_, parameters), eta)| squared_norm(parameters, *eta));
+    let norms = (lists.iter()).filter_map(|(list, eta)| squared_norm(&list.parameters, *eta));
     let Some(norm) = total(norms.collect()) else {
         panic!(
             "SAM's first step got {count} gradients, but none belongs to a parameter of the module: \
              take them with GradientsParams::from_grads(loss.backward(), &model), of the same model"
         );
     };
-    let climbed = lists.into_iter().flat_map(|((ids, parameters), eta)| {
-        let climbed = perturb(parameters, norm.clone(), sam.eps(), eta);
-        ids.into_iter().zip(climbed)
-    });
-
-    let mut assign = Assign(climbed.collect());
+    let mut assign = Assign(HashMap::with_capacity(count));
+    for (List { ids, parameters }, eta) in lists {
+        if !ids.is_empty() {
+            let climbed = perturb(parameters, norm.clone(), sam.eps(), eta);
+            assign.0.extend(ids.into_iter().zip(climbed));
+        }
+    }
     module.map(&mut assign)
 }
 
@@ -223,9 +226,16 @@ struct Collect<'a> {
     path: Vec<String>,
     grads: GradientsParams,
     are_before: bool,
-    scaled: Vec<(ParamId, Parameter)>,
+    scaled: List,
     /// The biases, if they are spared ASAM's T.
-    spared: Vec<(ParamId, Parameter)>,
+    spared: List,
+}
+
+/// Parameters that have one T.
+#[derive(Default)]
+struct List {
+    ids: Vec<ParamId>,
+    parameters: Vec<Parameter>,
 }
 
 impl ModuleVisitor for Collect<'_> {
@@ -253,7 +263,8 @@ impl ModuleVisitor for Collect<'_> {
                 (true, false) => Parameter::of_update(weight, grad, rho),
                 (true, true) => Parameter::new(weight.clone(), weight - grad, rho),
             };
-            list.push((param.id, parameter));
+            list.ids.push(param.id);
+            list.parameters.push(parameter);
         }
     }
 }
