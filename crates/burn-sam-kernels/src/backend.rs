@@ -36,7 +36,8 @@ pub(crate) trait AscentBackend: Backend {
     ) -> Floats<Self>;
 }
 
-/// The operations that the CPU backends alone have kernels for, on pairs of tensors of which the lists are as those of [`AscentBackend`].
+/// The operations that the CPU backends alone have kernels for, on pairs of tensors. The lists are as those of
+/// [`AscentBackend`].
 #[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
 pub(crate) trait CombinationBackend: Backend {
     /// <a, a>, <a, b> and <b, b>, of shape `[3]`, f64 if any tensor is.

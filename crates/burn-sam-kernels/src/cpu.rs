@@ -190,12 +190,7 @@ impl Reduction for InnerProducts {
     type Sum = [f64; 3];
 
     fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, [f64; 3]>> {
-        let b = b.expect("two lists");
-        let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece {
-            elements: 2 * a.len(),
-            work: Box::new(move || products_of_piece(a, b)) as Box<dyn FnOnce() -> _ + Send>,
-        });
-        pieces.collect()
+        pieces_of_sum(a, b.expect("two lists"), products_of_piece)
     }
 }
 
@@ -206,13 +201,22 @@ impl Reduction for SquaredDistance {
     type Sum = f64;
 
     fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, f64>> {
-        let b = b.expect("two lists");
-        let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK)).map(|(a, b)| Piece {
-            elements: a.len(),
-            work: Box::new(move || distance_of_piece(a, b)) as Box<dyn FnOnce() -> _ + Send>,
-        });
-        pieces.collect()
+        pieces_of_sum(a, b.expect("two lists"), distance_of_piece)
     }
+}
+
+fn pieces_of_sum<'a, E: Element, R: 'a>(
+    a: &'a [E],
+    b: &'a [E],
+    sum: fn(&[E], &[E]) -> R,
+) -> Vec<Piece<'a, R>> {
+    let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK));
+    pieces
+        .map(|(a, b)| Piece {
+            elements: a.len(),
+            work: Box::new(move || sum(a, b)) as Box<dyn FnOnce() -> R + Send>,
+        })
+        .collect()
 }
 
 fn distance_of_piece<E: Element>(a: &[E], b: &[E]) -> f64 {
@@ -235,19 +239,19 @@ pub(crate) fn total(products: Vec<[f64; 3]>) -> [f64; 3] {
 fn products_of_piece<E: Element>(a: &[E], b: &[E]) -> [f64; 3] {
     let mut sums = [[E::Wide::default(); LANES]; 3];
     let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            let (a, b) = (a[lane].widen(), b[lane].widen());
-            sums[0][lane] = sums[0][lane] + a * a;
-            sums[1][lane] = sums[1][lane] + a * b;
-            sums[2][lane] = sums[2][lane] + b * b;
-        }
-    }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+    let mut add = |lane: usize, a: E, b: E| {
         let (a, b) = (a.widen(), b.widen());
         sums[0][lane] = sums[0][lane] + a * a;
         sums[1][lane] = sums[1][lane] + a * b;
         sums[2][lane] = sums[2][lane] + b * b;
+    };
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for lane in 0..LANES {
+            add(lane, a[lane], b[lane]);
+        }
+    }
+    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+        add(lane, *a, *b);
     }
     sums.map(|lanes| lanes.into_iter().map(Into::<f64>::into).sum())
 }

@@ -48,10 +48,8 @@ impl AscentBackend for Flex {
         eps: f64,
         eta: Option<f64>,
     ) -> Floats<Self> {
-        let squared_norm = squared_norm.into_data().iter::<f64>().next();
-        let squared_norm = squared_norm.expect("a sum has one element");
         let perturb = cpu::Perturb {
-            squared_norm,
+            squared_norm: values(squared_norm)[0],
             eps,
             rhos,
             eta,
@@ -78,13 +76,8 @@ impl CombinationBackend for Flex {
         rhos: Vec<f64>,
         eps: f64,
     ) -> Floats<Self> {
-        let squared_norm = squared_norm
-            .into_data()
-            .iter::<f64>()
-            .next()
-            .expect("a sum has one element");
         let perturb = cpu::Perturb {
-            squared_norm,
+            squared_norm: values(squared_norm)[0],
             eps,
             rhos,
             eta: None,
@@ -93,8 +86,7 @@ impl CombinationBackend for Flex {
     }
 
     fn combine(a: Floats<Self>, b: Floats<Self>, coefficients: Tensor) -> Floats<Self> {
-        let coefficients: Vec<f64> = coefficients.into_data().iter::<f64>().collect();
-        update(&cpu::Combine::new(&coefficients), b, a)
+        update(&cpu::Combine::new(&values(coefficients)), b, a)
     }
 }
 
@@ -142,6 +134,10 @@ fn as_tensor<const N: usize>(values: [f64; N], wide: FloatDType) -> Tensor {
         FloatDType::F64 => TensorData::from(values),
         _ => TensorData::from(values.map(|value| value as f32)),
     })
+}
+
+fn values(tensor: Tensor) -> Vec<f64> {
+    tensor.into_data().iter::<f64>().collect()
 }
 
 fn all_contiguous(tensors: Floats<Flex>) -> Vec<Tensor> {

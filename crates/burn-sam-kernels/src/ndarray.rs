@@ -72,9 +72,8 @@ impl CombinationBackend for NdArray {
         rhos: Vec<f64>,
         eps: f64,
     ) -> Floats<Self> {
-        let squared_norm = values(squared_norm)[0];
         let perturb = cpu::Perturb {
-            squared_norm,
+            squared_norm: values(squared_norm)[0],
             eps,
             rhos,
             eta: None,

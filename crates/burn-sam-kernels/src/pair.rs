@@ -134,7 +134,7 @@ pub fn combine(
 }
 
 /// The backends' own kernels, with all of a device's pairs at once.
-#[cfg(any(feature = "flex", feature = "ndarray"))]
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod kernels {
     use burn::backend::{Dispatch, DispatchTensor};
     use burn::tensor::{Bool, Tensor};
@@ -181,7 +181,7 @@ mod kernels {
     }
 }
 
-#[cfg(not(any(feature = "flex", feature = "ndarray")))]
+#[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
 mod kernels {
     use burn::backend::DispatchTensor;
     use burn::tensor::{Bool, Tensor};

@@ -203,9 +203,8 @@ mod kernels {
     use burn::tensor::Tensor;
 
     use super::{Parameter, by_device};
-    use crate::backend::{AscentBackend, Floats};
+    use crate::backend::{AscentBackend, CombinationBackend, Floats};
     use crate::portable;
-    use updates::{extrapolate, squared_distance};
 
     pub(super) fn sums_of_squares(parameters: Vec<&Parameter>, eta: Option<f64>) -> Vec<Tensor<1>> {
         by_device(parameters, |parameter| &parameter.device)
@@ -222,7 +221,9 @@ mod kernels {
                 // All of a device's parameters are of the same kind.
                 Tensor::from_dispatch(match parameters[0].is_before {
                     false => Dispatch::sum_of_squares(weights, grads, eta),
-                    true => squared_distance(grads, tensors(|parameter| &parameter.weight)),
+                    true => {
+                        Dispatch::squared_distance(grads, tensors(|parameter| &parameter.weight))
+                    }
                 })
             })
             .collect()
@@ -253,54 +254,11 @@ mod kernels {
             let (weights, grads) = (Floats(weights), Floats(grads));
             let Floats(tensors) = match is_before {
                 false => Dispatch::perturb(weights, grads, norm, rhos, eps, eta),
-                true => extrapolate(weights, grads, norm, rhos, eps),
+                true => Dispatch::extrapolate(weights, grads, norm, rhos, eps),
             };
             climbed.extend(indices.into_iter().zip(tensors));
         }
         climbed
-    }
-
-    #[cfg(any(feature = "flex", feature = "ndarray"))]
-    mod updates {
-        use super::*;
-        use crate::backend::CombinationBackend;
-
-        pub(super) fn squared_distance(
-            before: Floats<Dispatch>,
-            weights: Floats<Dispatch>,
-        ) -> DispatchTensor {
-            Dispatch::squared_distance(before, weights)
-        }
-
-        pub(super) fn extrapolate(
-            weights: Floats<Dispatch>,
-            before: Floats<Dispatch>,
-            norm: DispatchTensor,
-            rhos: Vec<f64>,
-            eps: f64,
-        ) -> Floats<Dispatch> {
-            Dispatch::extrapolate(weights, before, norm, rhos, eps)
-        }
-    }
-
-    /// `Parameter::of_update` asks first whether there are such kernels.
-    #[cfg(not(any(feature = "flex", feature = "ndarray")))]
-    mod updates {
-        use super::*;
-
-        pub(super) fn squared_distance(_: Floats<Dispatch>, _: Floats<Dispatch>) -> DispatchTensor {
-            unreachable!("no backend here has kernels for updates")
-        }
-
-        pub(super) fn extrapolate(
-            _: Floats<Dispatch>,
-            _: Floats<Dispatch>,
-            _: DispatchTensor,
-            _: Vec<f64>,
-            _: f64,
-        ) -> Floats<Dispatch> {
-            unreachable!("no backend here has kernels for updates")
-        }
     }
 }
 

@@ -503,15 +503,9 @@ impl SamConfig {
     }
 
     fn validate(&self) -> Result<(), String> {
-        let check = |name: &str, value: f64| match value.is_finite() && value >= 0.0 {
-            true => Ok(()),
-            false => Err(format!(
-                "SamConfig: {name} is {value}, but must be a finite number of at least 0"
-            )),
-        };
-        check("rho", self.rho)?;
-        check("eta", self.eta)?;
-        check("eps", self.eps)?;
+        check_size("rho", self.rho)?;
+        check_size("eta", self.eta)?;
+        check_size("eps", self.eps)?;
         let fraction = self.ascent_fraction;
         if !(fraction > 0.0 && fraction <= 1.0) {
             return Err(format!(
@@ -529,7 +523,7 @@ impl SamConfig {
         self.descent.validate()?;
         self.validate_together()?;
         for (index, entry) in self.groups.iter().enumerate() {
-            check(&format!("groups[{index}].rho"), entry.rho)?;
+            check_size(&format!("groups[{index}].rho"), entry.rho)?;
         }
         Ok(())
     }
@@ -603,6 +597,26 @@ impl SamConfig {
         _take: F,
     ) -> ! {
         unreachable!("no type satisfies the bound")
+    }
+}
+
+/// That a field is a finite number of at least 0.
+pub(crate) fn check_size(name: &str, value: f64) -> Result<(), String> {
+    match value.is_finite() && value >= 0.0 {
+        true => Ok(()),
+        false => Err(format!(
+            "SamConfig: {name} is {value}, but must be a finite number of at least 0"
+        )),
+    }
+}
+
+/// That a field is a number from 0 to below 1.
+pub(crate) fn check_part(name: &str, value: f64) -> Result<(), String> {
+    match (0.0..1.0).contains(&value) {
+        true => Ok(()),
+        false => Err(format!(
+            "SamConfig: {name} is {value}, but must be a number from 0 to below 1"
+        )),
     }
 }
 

@@ -68,7 +68,9 @@ impl SamSteps {
     {
         assert!(
             self.sam.ascent_part().is_whole(),
-            "SamSteps::optimize takes all gradients on the whole batch, but the ascent_fraction is below 1"
+            "SamConfig::optimize and SamSteps::optimize take all gradients on the whole batch, but the \
+             ascent_fraction is below 1: call SamConfig::first_step with gradients taken on \
+             SamConfig::ascent_part of the batch, then Climbed::second_step with those of the whole batch"
         );
         let (values, mut grads) =
             passes(&self.sam, &self.memory, &module, Pass::AtW, |module, at| {

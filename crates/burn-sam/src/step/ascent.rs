@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::Memory;
 use super::pairs::combine;
 use crate::SamConfig;
+use crate::config::{check_part, check_size};
 
 /// The module at w + e(w), given the module at w and its gradients there.
 ///
@@ -129,13 +130,11 @@ pub enum Ascent {
 impl Ascent {
     pub(crate) fn validate(self) -> Result<(), String> {
         match self {
-            Self::Friendly { sigma, .. } if !(sigma.is_finite() && sigma >= 0.0) => Err(format!(
-                "SamConfig: ascent.friendly.sigma is {sigma}, but must be a finite number of at least 0"
-            )),
-            Self::Friendly { lambda, .. } if !(0.0..1.0).contains(&lambda) => Err(format!(
-                "SamConfig: ascent.friendly.lambda is {lambda}, but must be a number from 0 to below 1"
-            )),
-            _ => Ok(()),
+            Self::Friendly { sigma, lambda } => {
+                check_size("ascent.friendly.sigma", sigma)?;
+                check_part("ascent.friendly.lambda", lambda)
+            }
+            Self::Gradient | Self::Msam => Ok(()),
         }
     }
 
@@ -176,16 +175,16 @@ pub(crate) fn check_groups<M: Module>(sam: &SamConfig, module: &M) -> Result<(),
         let adapters = format!("{path}.lora.");
         all.iter().any(|(_, other)| other.starts_with(&adapters))
     };
-    let paths: Vec<&(ParamId, String)> =
-        (all.iter()).filter(|(_, path)| !is_adapted(path)).collect();
     let is_unmatched = |group: &ParamGroup| {
-        let mut paths = paths.iter();
-        !paths.any(|(id, path)| group.matches(id, Some(path)))
+        let mut all = all.iter();
+        !all.any(|(id, path)| group.matches(id, Some(path)) && !is_adapted(path))
     };
     match sam.groups().find(|(group, _)| is_unmatched(group)) {
         None => Ok(()),
         Some((group, rho)) => {
-            let paths: Vec<&str> = paths.iter().map(|(_, path)| path.as_str()).collect();
+            let paths: Vec<&str> = (all.iter().map(|(_, path)| path.as_str()))
+                .filter(|path| !is_adapted(path))
+                .collect();
             Err(format!(
                 "SamConfig: the group with a rho of {rho} matches no parameter of the module, so this \
                  rho would go nowhere: {group:?}. The parameters are: {}",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Memory;
 use super::pairs::{combine, copy, products};
+use crate::config::{check_part, check_size};
 
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
@@ -97,10 +98,8 @@ pub enum Between {
 impl Between {
     pub(crate) fn validate(self) -> Result<(), String> {
         match self {
-            Self::Looksam { alpha } if !(alpha.is_finite() && alpha >= 0.0) => Err(format!(
-                "SamConfig: between.looksam.alpha is {alpha}, but must be a finite number of at least 0"
-            )),
-            _ => Ok(()),
+            Self::Looksam { alpha } => check_size("between.looksam.alpha", alpha),
+            Self::Plain => Ok(()),
         }
     }
 
@@ -138,20 +137,29 @@ impl Between {
         let along = gh / gg;
         let refused = along.clone().is_finite().bool_not();
         let coefficients = [along.ones_like(), along.neg()];
-        let vectors = copy(module, climbed);
-        let vectors = combine(module, vectors, at_w, &coefficients, &refused);
-        let mut report = Report {
-            memory,
-            at_w,
-            vectors,
-            refused,
-            grads: climbed,
-        };
-        module.visit(&mut report);
+        let h = copy(module, climbed);
+        report(module, memory, (h, at_w), &coefficients, refused, climbed);
     }
 }
 
-/// Registers a vector, or zero where it is refused, beside the gradients.
+/// Registers x h + y g of each parameter that has both, or zero where it is refused, beside the gradients.
+fn report<M: Module>(
+    module: &M,
+    memory: &Memory,
+    (h, g): (GradientsParams, &GradientsParams),
+    coefficients: &[Tensor<1>; 2],
+    refused: Tensor<1, Bool>,
+    grads: &mut GradientsParams,
+) {
+    module.visit(&mut Report {
+        memory,
+        at_w: g,
+        vectors: combine(module, h, g, coefficients, &refused),
+        refused,
+        grads,
+    });
+}
+
 struct Report<'a> {
     memory: &'a Memory,
     at_w: &'a GradientsParams,
@@ -176,13 +184,9 @@ impl ModuleVisitor for Report<'_> {
 impl Descent {
     pub(crate) fn validate(self) -> Result<(), String> {
         match self {
-            Self::Gsam { alpha } if !(alpha.is_finite() && alpha >= 0.0) => Err(format!(
-                "SamConfig: descent.gsam.alpha is {alpha}, but must be a finite number of at least 0"
-            )),
-            Self::Wsam { gamma, .. } if !(0.0..1.0).contains(&gamma) => Err(format!(
-                "SamConfig: descent.wsam.gamma is {gamma}, but must be a number from 0 to below 1"
-            )),
-            _ => Ok(()),
+            Self::Gsam { alpha } => check_size("descent.gsam.alpha", alpha),
+            Self::Wsam { gamma, .. } => check_part("descent.wsam.gamma", gamma),
+            Self::Climbed => Ok(()),
         }
     }
 
@@ -224,20 +228,20 @@ pub(crate) fn report_sharpness<M: Module>(
     module: &M,
     memory: &Memory,
     at_w: &GradientsParams,
-    climbed: &GradientsParams,
+    climbed: GradientsParams,
     grads: &mut GradientsParams,
 ) {
-    let Some([gg, _, _]) = products(module, at_w, climbed) else {
+    let Some([gg, _, _]) = products(module, at_w, &climbed) else {
         return;
     };
     let refused = gg.clone().is_finite().bool_not();
     let coefficients = [gg.ones_like(), gg.ones_like().neg()];
-    let vectors = combine(module, copy(module, climbed), at_w, &coefficients, &refused);
-    module.visit(&mut Report {
+    report(
+        module,
         memory,
-        at_w,
-        vectors,
+        (climbed, at_w),
+        &coefficients,
         refused,
         grads,
-    });
+    );
 }

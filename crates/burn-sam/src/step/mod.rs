@@ -152,27 +152,17 @@ impl SamConfig {
         optim: &mut ModuleOptimizer,
         lr: impl Into<ModuleLearningRate>,
         module: M,
-        mut pass: F,
+        pass: F,
     ) -> (M, [T; 2])
     where
         M: Module,
         F: FnMut(&M) -> (T, Gradients),
     {
         self.refuse_memory();
-        assert!(
-            self.ascent_part().is_whole(),
-            "SamConfig::optimize takes both gradients on the whole batch, but the ascent_fraction is \
-             below 1: call SamConfig::first_step with gradients taken on SamConfig::ascent_part of the \
-             batch, then Climbed::second_step with those of the whole batch"
-        );
-        let memory = Memory::default();
-        let (values, grads) = passes(self, &memory, &module, Pass::AtW, |module, at| {
-            let (value, grads) = pass(&module);
-            (value, gradients_of(&module, grads, at))
-        });
-        let Passes { at_w, climbed } = values;
+        let (module, passes) = self.steps(&module).optimize(optim, lr, module, pass);
+        let Passes { at_w, climbed } = passes;
         let values = [at_w, climbed].map(|value| value.expect("each of SAM's steps has both"));
-        (optim.step(lr, module, grads), values)
+        (module, values)
     }
 
     /// What is kept from step to step has no place here.
@@ -324,9 +314,10 @@ impl<M: Module> Climbed<M> {
         optim.step(lr, self.step_back(), grads)
     }
 
-    /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated, unscaled or changed otherwise
-    /// before an optimizer applies them to the module that [`step_back`](Self::step_back) returns. They are
-    /// those at w + e(w), or what the [`Descent`] makes of them.
+    /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated,
+    /// unscaled or changed otherwise before an optimizer applies them to the module that
+    /// [`step_back`](Self::step_back) returns. They are those at w + e(w), or what the [`Descent`] makes of
+    /// them.
     ///
     /// # Panics
     ///
@@ -456,7 +447,7 @@ pub(crate) fn passes<M: Module, T>(
             (Some(Kind::Orthogonal), _) => Between::report(module, memory, &at_w, &mut grads),
             (Some(Kind::Average), _) => memory.report_all(module, &at_w, &mut grads),
             (Some(Kind::Sharpness), Some(climbed)) => {
-                report_sharpness(module, memory, &at_w, &climbed, &mut grads);
+                report_sharpness(module, memory, &at_w, climbed, &mut grads);
             }
             _ => {}
         }
