@@ -299,7 +299,7 @@ fn perturb_portably<M: Module>(module: &M, grads: GradientsParams) -> GradientsP
 
     let mut norm = Norm(&grads, Vec::new());
     module.visit(&mut norm);
-    let scale = Scale::new(total(norm.1).expect("there are parameters"), 1e-12);
+    let scale = Scale::new(total(norm.1).expect("there are parameters"), 1e-12, None);
     let mut ascent = Ascent(grads, GradientsParams::new(), scale);
     module.visit(&mut ascent);
     ascent.1

@@ -6,67 +6,66 @@ use burn::backend::{
     ExtensionType, backend_extension,
 };
 
-/// The operations on all parameters of a device.
+/// The two operations, on all tensors of a device.
 ///
-/// The lists are not empty and have the same length. The tensors of one index have the same shape and
-/// type; others may differ.
+/// The tensors of one index have the same shape and type; others may differ. No list is empty but those that
+/// an operation does not read.
 #[backend_extension(
     Cube: cfg(feature = "cube"),
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray")
 )]
-pub(crate) trait AscentBackend: Backend {
-    /// As [`squared_norm`](crate::squared_norm): of shape `[1]`, f64 if any tensor is. Without `eta`,
-    /// there are no weights.
-    fn sum_of_squares(
-        #[extension_type] weights: Floats<Self>,
-        #[extension_type] grads: Floats<Self>,
-        eta: Option<f64>,
+pub(crate) trait ListBackend: Backend {
+    /// Sums over two lists, of shape `[1]` or as the reduction has it, f64 if any tensor is.
+    fn reduce(
+        #[extension_type] a: Floats<Self>,
+        #[extension_type] b: Floats<Self>,
+        reduction: Reduction,
     ) -> FloatTensor<Self>;
 
-    /// As [`perturb`](crate::perturb), with a rho for each parameter. The squared norm is f64 if any
-    /// tensor is.
-    fn perturb(
-        #[extension_type] weights: Floats<Self>,
-        #[extension_type] grads: Floats<Self>,
-        squared_norm: FloatTensor<Self>,
-        rhos: Vec<f64>,
-        eps: f64,
-        eta: Option<f64>,
+    /// Writes over one list from others. The scalars are f64 if any tensor is.
+    fn update(
+        #[extension_type] read: Floats<Self>,
+        #[extension_type] write: Floats<Self>,
+        scalars: FloatTensor<Self>,
+        update: Update,
     ) -> Floats<Self>;
 }
 
-/// The operations that the CPU backends alone have kernels for, on pairs of tensors. The lists are as those of
-/// [`AscentBackend`].
-#[backend_extension(Flex: cfg(feature = "flex"), NdArray: cfg(feature = "ndarray"))]
-pub(crate) trait CombinationBackend: Backend {
-    /// <a, a>, <a, b> and <b, b>, of shape `[3]`, f64 if any tensor is.
-    fn inner_products(
-        #[extension_type] a: Floats<Self>,
-        #[extension_type] b: Floats<Self>,
-    ) -> FloatTensor<Self>;
+/// What is summed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reduction {
+    /// As [`squared_norm`](crate::squared_norm), over gradients; the second list is the weights, or empty
+    /// without `eta`.
+    SquaredNorm { eta: Option<f64> },
+    /// The sum of (b - a)².
+    SquaredDistance,
+    /// <a, a>, <a, b> and <b, b>, of shape `[3]`.
+    InnerProducts,
+}
 
-    /// The sum of (b - a)², of shape `[1]`, f64 if any tensor is.
-    fn squared_distance(
-        #[extension_type] a: Floats<Self>,
-        #[extension_type] b: Floats<Self>,
-    ) -> FloatTensor<Self>;
-
-    /// As [`AscentBackend::perturb`] without `eta`, along the updates from the weights `before`.
-    fn extrapolate(
-        #[extension_type] weights: Floats<Self>,
-        #[extension_type] before: Floats<Self>,
-        squared_norm: FloatTensor<Self>,
+/// What is written.
+#[derive(Clone, Debug)]
+pub(crate) enum Update {
+    /// As [`perturb`](crate::perturb), over gradients from weights, with a rho for each parameter. The
+    /// scalars are the squared norm and, if there is one, a factor of all rhos.
+    Perturb {
         rhos: Vec<f64>,
         eps: f64,
-    ) -> Floats<Self>;
+        along: Along,
+    },
+    /// As [`combine`](crate::combine), over the first terms from the second ones, which the third ones follow
+    /// in the list if there are any. The scalars are the coefficients.
+    Combine,
+}
 
-    /// x a + y b of each pair, or a. The coefficients are x, y, and 1 for a or 0.
-    fn combine(
-        #[extension_type] a: Floats<Self>,
-        #[extension_type] b: Floats<Self>,
-        coefficients: FloatTensor<Self>,
-    ) -> Floats<Self>;
+/// The direction of a perturbation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Along {
+    /// Gradients, with a T of 1, or |w| + eta.
+    Gradient { eta: Option<f64> },
+    /// The update from what is written over: the weights before it.
+    Update,
 }
 
 /// A list of floating-point tensors. Burn's derive knows fields, not lists.

@@ -1,8 +1,12 @@
-//! The loops of the CPU backends, over slices.
+//! What the CPU backends share: the operations over slices of their tensors' own storage, in place where
+//! nothing else holds it.
 
 use std::sync::Mutex;
 
-use burn::tensor::{bf16, f16};
+use burn::tensor::{DType, FloatDType, bf16, f16};
+
+use crate::backend::{self, Along};
+use crate::portable::accumulation_dtype;
 
 /// What one thread takes at a time: large enough to be worth its while, small enough to stay in
 /// the cache.
@@ -13,7 +17,13 @@ const ALONE: usize = 1 << 18;
 const LANES: usize = 16;
 
 /// A type of tensor elements.
-pub(crate) trait Element: Copy + Send + Sync {
+trait Element: Number {
+    /// The elements of a tensor of this type.
+    fn of(slice: Slice<'_>) -> &[Self];
+}
+
+/// A number that is computed in a type of at least 32 bits.
+trait Number: Copy + Send + Sync {
     /// What it is computed in.
     type Wide: Wide;
 
@@ -22,7 +32,7 @@ pub(crate) trait Element: Copy + Send + Sync {
 }
 
 /// A type to compute in.
-pub(crate) trait Wide:
+trait Wide:
     Copy
     + Send
     + Sync
@@ -31,6 +41,7 @@ pub(crate) trait Wide:
     + core::ops::Add<Output = Self>
     + core::ops::Sub<Output = Self>
     + core::ops::Mul<Output = Self>
+    + PartialEq
 {
     fn from_f64(value: f64) -> Self;
     fn abs(self) -> Self;
@@ -56,7 +67,7 @@ impl Wide for f64 {
     }
 }
 
-impl<W: Wide> Element for W {
+impl<W: Wide> Number for W {
     type Wide = W;
 
     fn widen(self) -> W {
@@ -70,7 +81,7 @@ impl<W: Wide> Element for W {
 
 macro_rules! half {
     ($half:ty) => {
-        impl Element for $half {
+        impl Number for $half {
             type Wide = f32;
 
             fn widen(self) -> f32 {
@@ -88,14 +99,14 @@ half!(f16);
 half!(bf16);
 
 /// A part of the work on a tensor, for one thread.
-pub(crate) struct Piece<'a, R> {
+struct Piece<'a, R> {
     elements: usize,
     work: Box<dyn FnOnce() -> R + Send + 'a>,
 }
 
 /// The results of all pieces of all tensors, in their order. The caller begins at once, and the other
 /// threads help when they come, which takes longer than many models take to be done.
-pub(crate) fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
+fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
     let elements: usize = pieces.iter().map(|piece| piece.elements).sum();
     if elements <= ALONE {
         return pieces.into_iter().map(|piece| (piece.work)()).collect();
@@ -121,8 +132,150 @@ pub(crate) fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// A backend's tensor.
+pub(crate) trait Storage: Clone {
+    fn dtype(&self) -> DType;
+    /// In standard layout.
+    fn contiguous(self) -> Self;
+    /// The elements of a contiguous tensor.
+    fn slice(&self) -> Slice<'_>;
+    /// The elements of a contiguous tensor, copied if something else holds them.
+    fn slice_mut(&mut self) -> SliceMut<'_>;
+    fn from_values(values: Vec<f64>, dtype: FloatDType) -> Self;
+}
+
+macro_rules! slices {
+    ($($variant:ident: $element:ty),*) => {
+        /// A tensor's elements.
+        #[allow(dead_code, reason = "a backend has not all of the types")]
+        pub(crate) enum Slice<'a> {
+            $($variant(&'a [$element])),*
+        }
+
+        /// A tensor's elements, to be written.
+        #[allow(dead_code, reason = "a backend has not all of the types")]
+        pub(crate) enum SliceMut<'a> {
+            $($variant(&'a mut [$element])),*
+        }
+
+        $(impl Element for $element {
+            fn of(slice: Slice<'_>) -> &[Self] {
+                match slice {
+                    Slice::$variant(slice) => slice,
+                    _ => unreachable!("the tensors of one index have one type"),
+                }
+            }
+        })*
+
+        /// The sums of all pieces.
+        fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], b: &[T]) -> Vec<R::Sum> {
+            let mut pieces = Vec::new();
+            for (index, a) in a.iter().enumerate() {
+                let b = b.get(index).map(T::slice);
+                pieces.extend(match a.slice() {
+                    $(Slice::$variant(a) => reduction.pieces(a, b.map(Element::of))),*
+                });
+            }
+            run(pieces)
+        }
+
+        fn update_pieces<T: Storage, U: Update>(update: &U, read: &[T], write: &mut [T]) {
+            let count = write.len();
+            let mut pieces = Vec::new();
+            for (index, write) in write.iter_mut().enumerate() {
+                let mut others = read[index..].iter().step_by(count);
+                match update.keeps(index) {
+                    Some(Keep::Read) => *write = others.next().expect("one at least").clone(),
+                    Some(Keep::Written) => {}
+                    None => pieces.extend(match write.slice_mut() {
+                        $(SliceMut::$variant(write) => {
+                            let read = others.map(|read| Element::of(read.slice())).collect();
+                            update.pieces(index, read, write)
+                        }),*
+                    }),
+                }
+            }
+            run(pieces);
+        }
+
+        fn widened(slice: Slice<'_>) -> Vec<f64> {
+            match slice {
+                $(Slice::$variant(slice) => slice.iter().map(|value| value.widen().into()).collect()),*
+            }
+        }
+    };
+}
+
+slices!(F64: f64, F32: f32, F16: f16, BF16: bf16);
+
+/// As [`ListBackend::reduce`](backend::ListBackend::reduce).
+pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: backend::Reduction) -> T {
+    let wide = accumulation_dtype(a.iter().chain(&b).map(T::dtype));
+    let [a, b] = [a, b].map(all_contiguous);
+    let sums = match reduction {
+        backend::Reduction::SquaredNorm { eta } => {
+            vec![
+                reduce_pieces(&SumOfSquares { eta }, &a, &b)
+                    .into_iter()
+                    .sum(),
+            ]
+        }
+        backend::Reduction::SquaredDistance => {
+            vec![reduce_pieces(&SquaredDistance, &a, &b).into_iter().sum()]
+        }
+        backend::Reduction::InnerProducts => {
+            let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
+            let products = reduce_pieces(&InnerProducts, &a, &b);
+            products.into_iter().fold([0.0; 3], add).to_vec()
+        }
+    };
+    T::from_values(sums, wide)
+}
+
+/// As [`ListBackend::update`](backend::ListBackend::update).
+pub(crate) fn update<T: Storage>(
+    read: Vec<T>,
+    write: Vec<T>,
+    scalars: T,
+    update: backend::Update,
+) -> Vec<T> {
+    let [read, mut write] = [read, write].map(all_contiguous);
+    let scalars = widened(scalars.contiguous().slice());
+    match update {
+        backend::Update::Combine => {
+            update_pieces(
+                &Combine {
+                    coefficients: scalars,
+                },
+                &read,
+                &mut write,
+            );
+        }
+        backend::Update::Perturb { rhos, eps, along } => {
+            let perturb = Perturb {
+                norm: scalars[0].sqrt(),
+                factor: scalars.get(1).copied().unwrap_or(1.0),
+                eps,
+                rhos,
+                eta: None,
+            };
+            match along {
+                Along::Gradient { eta } => {
+                    update_pieces(&Perturb { eta, ..perturb }, &read, &mut write);
+                }
+                Along::Update => update_pieces(&Extrapolate(perturb), &read, &mut write),
+            }
+        }
+    }
+    write
+}
+
+fn all_contiguous<T: Storage>(tensors: Vec<T>) -> Vec<T> {
+    tensors.into_iter().map(T::contiguous).collect()
+}
+
 /// What is summed over all elements of one list of tensors, or of two.
-pub(crate) trait Reduction: Sync {
+trait Reduction: Sync {
     type Sum: Send;
 
     /// In pieces that add up to it.
@@ -134,8 +287,8 @@ pub(crate) trait Reduction: Sync {
 }
 
 /// The sum of (T g)², of gradients, with the weights and eta of T if adaptive.
-pub(crate) struct SumOfSquares {
-    pub(crate) eta: Option<f64>,
+struct SumOfSquares {
+    eta: Option<f64>,
 }
 
 impl Reduction for SumOfSquares {
@@ -184,7 +337,7 @@ fn sum_of_piece<E: Element>(grad: &[E], adaptive: Option<(&[E], E::Wide)>) -> f6
 }
 
 /// The inner products <a, a>, <a, b> and <b, b>, in one pass over memory.
-pub(crate) struct InnerProducts;
+struct InnerProducts;
 
 impl Reduction for InnerProducts {
     type Sum = [f64; 3];
@@ -195,7 +348,7 @@ impl Reduction for InnerProducts {
 }
 
 /// The sum of (b - a)².
-pub(crate) struct SquaredDistance;
+struct SquaredDistance;
 
 impl Reduction for SquaredDistance {
     type Sum = f64;
@@ -230,12 +383,6 @@ fn distance_of_piece<E: Element>(a: &[E], b: &[E]) -> f64 {
     sums.into_iter().map(Into::<f64>::into).sum()
 }
 
-/// Of all pieces.
-pub(crate) fn total(products: Vec<[f64; 3]>) -> [f64; 3] {
-    let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
-    products.into_iter().fold([0.0; 3], add)
-}
-
 fn products_of_piece<E: Element>(a: &[E], b: &[E]) -> [f64; 3] {
     let mut sums = [[E::Wide::default(); LANES]; 3];
     let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
@@ -262,8 +409,8 @@ fn add_squares<W: Wide>(sums: &mut [W; LANES], values: impl Iterator<Item = W>) 
     }
 }
 
-/// What is written over the elements of one list of tensors, from those of another.
-pub(crate) trait Update: Sync {
+/// What is written over the elements of one list of tensors, from those of others.
+trait Update: Sync {
     /// The tensor that stays as it is, if nothing is to be written for the tensors of this index.
     fn keeps(&self, index: usize) -> Option<Keep>;
 
@@ -271,49 +418,50 @@ pub(crate) trait Update: Sync {
     fn pieces<'a, E: Element>(
         &self,
         index: usize,
-        read: &'a [E],
+        read: Vec<&'a [E]>,
         write: &'a mut [E],
     ) -> Vec<Piece<'a, ()>>;
 }
 
-/// Which of two tensors.
-pub(crate) enum Keep {
+/// Which of the tensors: the first that is read, or the one that is written.
+enum Keep {
     Read,
     Written,
 }
 
 /// Writes w + rho T² g / (norm + eps) over g, with a rho for each parameter; keeps w where the norm may
 /// not be used.
-pub(crate) struct Perturb {
-    pub(crate) squared_norm: f64,
-    pub(crate) eps: f64,
-    pub(crate) rhos: Vec<f64>,
-    pub(crate) eta: Option<f64>,
+struct Perturb {
+    norm: f64,
+    /// Of all rhos.
+    factor: f64,
+    eps: f64,
+    rhos: Vec<f64>,
+    eta: Option<f64>,
 }
 
 impl Perturb {
     /// rho / (norm + eps), or `None` where nothing may be perturbed.
-    fn factor(&self, index: usize) -> Option<f64> {
-        let norm = self.squared_norm.sqrt();
-        let factor = self.rhos[index] / (norm + self.eps);
-        (norm.is_finite() && factor.is_finite()).then_some(factor)
+    fn scale(&self, index: usize) -> Option<f64> {
+        let scale = self.rhos[index] * self.factor / (self.norm + self.eps);
+        (self.norm.is_finite() && scale.is_finite()).then_some(scale)
     }
 }
 
 impl Update for Perturb {
     fn keeps(&self, index: usize) -> Option<Keep> {
-        self.factor(index).is_none().then_some(Keep::Read)
+        self.scale(index).is_none().then_some(Keep::Read)
     }
 
     fn pieces<'a, E: Element>(
         &self,
         index: usize,
-        weight: &'a [E],
+        weight: Vec<&'a [E]>,
         grad: &'a mut [E],
     ) -> Vec<Piece<'a, ()>> {
-        let factor = E::Wide::from_f64(self.factor(index).unwrap_or_default());
+        let factor = E::Wide::from_f64(self.scale(index).unwrap_or_default());
         let eta = self.eta.map(E::Wide::from_f64);
-        pieces_of(weight, grad, move |weight, grad| {
+        pieces_of(weight, grad, move |[weight], grad| {
             perturb_piece(weight, grad, factor, eta);
         })
     }
@@ -337,7 +485,7 @@ fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta:
 }
 
 /// Writes w + rho u / (norm + eps) over the weights before the update u, as [`Perturb`] does over u.
-pub(crate) struct Extrapolate(pub(crate) Perturb);
+struct Extrapolate(Perturb);
 
 impl Update for Extrapolate {
     fn keeps(&self, index: usize) -> Option<Keep> {
@@ -347,11 +495,11 @@ impl Update for Extrapolate {
     fn pieces<'a, E: Element>(
         &self,
         index: usize,
-        weight: &'a [E],
+        weight: Vec<&'a [E]>,
         before: &'a mut [E],
     ) -> Vec<Piece<'a, ()>> {
-        let factor = E::Wide::from_f64(self.0.factor(index).unwrap_or_default());
-        pieces_of(weight, before, move |weight, before| {
+        let factor = E::Wide::from_f64(self.0.scale(index).unwrap_or_default());
+        pieces_of(weight, before, move |[weight], before| {
             for (before, w) in before.iter_mut().zip(weight) {
                 let w = w.widen();
                 *before = E::narrow(w + (w - before.widen()) * factor);
@@ -360,52 +508,74 @@ impl Update for Extrapolate {
     }
 }
 
-/// Writes x a + y b over a, or keeps a.
-pub(crate) struct Combine {
-    coefficients: [f64; 2],
-    refused: bool,
-}
-
-impl Combine {
-    /// From x, y, and 1 where it is refused, 0 where it is not.
-    pub(crate) fn new(coefficients: &[f64]) -> Self {
-        Self {
-            coefficients: [coefficients[0], coefficients[1]],
-            refused: coefficients[2] != 0.0,
-        }
-    }
+/// Writes x a + y b + .. over a. A tensor whose coefficient is 0 is not read.
+struct Combine {
+    coefficients: Vec<f64>,
 }
 
 impl Update for Combine {
     fn keeps(&self, _index: usize) -> Option<Keep> {
-        self.refused.then_some(Keep::Written)
+        match self.coefficients[..] {
+            [1.0, 0.0] | [1.0, 0.0, 0.0] => Some(Keep::Written),
+            [0.0, 1.0] | [0.0, 1.0, 0.0] => Some(Keep::Read),
+            _ => None,
+        }
     }
 
     fn pieces<'a, E: Element>(
         &self,
         _index: usize,
-        b: &'a [E],
-        a: &'a mut [E],
+        read: Vec<&'a [E]>,
+        write: &'a mut [E],
     ) -> Vec<Piece<'a, ()>> {
-        let [x, y] = self.coefficients.map(E::Wide::from_f64);
-        pieces_of(b, a, move |b, a| {
-            for (a, b) in a.iter_mut().zip(b) {
-                *a = E::narrow(a.widen() * x + b.widen() * y);
-            }
-        })
+        let (x, others) = self.coefficients.split_first().expect("one each");
+        let terms: Vec<(f64, &[E])> = (others.iter().copied())
+            .zip(read)
+            .filter(|(coefficient, _)| *coefficient != 0.0)
+            .collect();
+        let (coefficients, read): (Vec<f64>, Vec<&[E]>) = terms.into_iter().unzip();
+        let wide = E::Wide::from_f64;
+        let x = wide(*x);
+        // What is not finite in a must not come through a coefficient of 0.
+        let of_a = move |a: E| match x == E::Wide::default() {
+            true => E::Wide::default(),
+            false => a.widen() * x,
+        };
+        match coefficients[..] {
+            [] => pieces_of(read, write, move |[], a| {
+                a.iter_mut().for_each(|a| *a = E::narrow(of_a(*a)));
+            }),
+            [y] => pieces_of(read, write, move |[b], a| {
+                let y = wide(y);
+                for (a, b) in a.iter_mut().zip(b) {
+                    *a = E::narrow(of_a(*a) + b.widen() * y);
+                }
+            }),
+            [y, z] => pieces_of(read, write, move |[b, c], a| {
+                let [y, z] = [y, z].map(wide);
+                for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+                    *a = E::narrow(of_a(*a) + b.widen() * y + c.widen() * z);
+                }
+            }),
+            _ => unreachable!("two or three terms"),
+        }
     }
 }
 
-fn pieces_of<'a, E: Element>(
-    read: &'a [E],
+fn pieces_of<'a, E: Element, const N: usize>(
+    read: Vec<&'a [E]>,
     write: &'a mut [E],
-    work: impl Fn(&[E], &mut [E]) + Copy + Send + 'a,
+    work: impl Fn([&[E]; N], &mut [E]) + Copy + Send + 'a,
 ) -> Vec<Piece<'a, ()>> {
-    let pieces = write.chunks_mut(CHUNK).zip(read.chunks(CHUNK));
-    pieces
-        .map(|(write, read)| Piece {
-            elements: write.len(),
-            work: Box::new(move || work(read, write)) as Box<dyn FnOnce() + Send>,
+    let read: [&[E]; N] = core::array::from_fn(|list| read[list]);
+    (write.chunks_mut(CHUNK).enumerate())
+        .map(|(index, write)| {
+            let range = index * CHUNK..index * CHUNK + write.len();
+            let read = read.map(|read| &read[range.clone()]);
+            Piece {
+                elements: write.len(),
+                work: Box::new(move || work(read, write)) as Box<dyn FnOnce() + Send>,
+            }
         })
         .collect()
 }

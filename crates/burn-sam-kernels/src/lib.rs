@@ -1,4 +1,4 @@
-//! The two tensor operations under [SAM](https://arxiv.org/abs/2010.01412), on any Burn backend.
+//! The tensor operations under [SAM](https://arxiv.org/abs/2010.01412), on any Burn backend.
 //!
 //! A sharpness-aware step needs one number of all gradients together, and one update of each
 //! parameter:
@@ -7,7 +7,9 @@
 //! 2. [`perturb`], w + rho T² g / (norm + eps) for each parameter.
 //!
 //! T is 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
-//! ([ASAM](https://arxiv.org/abs/2102.11600)).
+//! ([ASAM](https://arxiv.org/abs/2102.11600)). Methods that look at two gradients of a parameter need the
+//! [`inner_products`] of such [`Pair`]s, all in one pass over memory, and their linear combination
+//! ([`combine`]), whose coefficients are on the device.
 //!
 //! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parameters on these
 //! backends take kernels of their own: one pass over memory for each operation, on all cores or as
@@ -29,7 +31,7 @@
 //!
 //! let parameters = vec![Parameter::new(weight, grad, 0.5)];
 //! let norm = squared_norm(&parameters, None).unwrap();
-//! let climbed = perturb(parameters, norm, 0.0, None).remove(0).into_tensor::<1>();
+//! let climbed = perturb(parameters, norm, 0.0, None, None).remove(0).into_tensor::<1>();
 //!
 //! let [a, b] = climbed.into_data().to_vec::<f32>().unwrap()[..] else { unreachable!() };
 //! assert!((a - 1.3).abs() < 1e-6 && (b - 2.4).abs() < 1e-6); // w + 0.5 g / 5

@@ -1,18 +1,20 @@
 use burn::backend::DispatchTensor;
-use burn::tensor::{Bool, DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 
+use crate::parameter::has_kernels;
 use crate::portable;
 
-/// Two tensors of one shape: a parameter's gradients at two places, say.
+/// Two tensors of one shape, or three: a parameter's gradients at two places, say.
 pub struct Pair {
     a: DispatchTensor,
     b: DispatchTensor,
-    /// Of both tensors.
+    c: Option<DispatchTensor>,
+    /// Of all tensors.
     device: Device,
     dtype: DType,
     /// The portable operations for its rank.
     inner_products: fn(&Pair) -> [Tensor<1>; 3],
-    combine: fn(Pair, &[Tensor<1>; 2], &Tensor<1, Bool>) -> DispatchTensor,
+    combine: fn(Pair, &[Tensor<1>]) -> DispatchTensor,
 }
 
 /// What has been made of a [`Pair`].
@@ -38,12 +40,12 @@ impl Pair {
     ///
     /// If the shapes differ.
     pub fn new<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Self {
-        assert_eq!(a.shape(), b.shape(), "a pair must have one shape");
         let (device, dtype) = (a.device(), a.dtype());
-        let b = b.to_device(&device).cast(dtype);
+        let b = beside(&a, b);
         Self {
             a: a.into_dispatch(),
             b: b.into_dispatch(),
+            c: None,
             device,
             dtype,
             inner_products: |pair| {
@@ -55,12 +57,24 @@ impl Pair {
                     portable::inner_product(b.clone(), b),
                 ]
             },
-            combine: |pair, coefficients, refused| {
+            combine: |pair, coefficients| {
+                let others = [Some(pair.b), pair.c].into_iter().flatten();
+                let others: Vec<Tensor<D>> = others.map(Tensor::from_dispatch).collect();
                 let a = Tensor::<D>::from_dispatch(pair.a);
-                let b = Tensor::<D>::from_dispatch(pair.b);
-                portable::combine(a, b, coefficients, refused).into_dispatch()
+                portable::combine(a, &others, coefficients).into_dispatch()
             },
         }
+    }
+
+    /// With a third tensor c, of the same shape; it is moved to a's device and cast to its type.
+    ///
+    /// # Panics
+    ///
+    /// If the shapes differ.
+    pub fn and<const D: usize>(self, c: Tensor<D>) -> Self {
+        let a = Tensor::<D>::from_dispatch(self.a.clone());
+        let c = Some(beside(&a, c).into_dispatch());
+        Self { c, ..self }
     }
 
     fn has_kernels(&self) -> bool {
@@ -68,17 +82,9 @@ impl Pair {
     }
 }
 
-/// Whether the backend has kernels of its own for pairs: the CPU ones have.
-#[allow(unused_variables)] // `dtype`, where neither is there.
-pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
-    #[allow(unreachable_patterns)]
-    match device.as_dispatch() {
-        #[cfg(feature = "flex")]
-        burn::backend::DispatchDevice::Flex(_) => crate::parameter::has_kernels(device, dtype),
-        #[cfg(feature = "ndarray")]
-        burn::backend::DispatchDevice::NdArray(_) => crate::parameter::has_kernels(device, dtype),
-        _ => false,
-    }
+fn beside<const D: usize>(a: &Tensor<D>, other: Tensor<D>) -> Tensor<D> {
+    assert_eq!(a.shape(), other.shape(), "a pair must have one shape");
+    other.to_device(&a.device()).cast(a.dtype())
 }
 
 /// The inner products <a, a>, <a, b> and <b, b> over all pairs, each of shape `[1]`; `None` of no pairs.
@@ -102,31 +108,33 @@ pub fn inner_products(pairs: &[Pair]) -> Option<[Tensor<1>; 3]> {
     ])
 }
 
-/// The linear combination x a + y b of each pair, in the order given; a alone where `refused` is true,
-/// whatever b and the coefficients hold.
+/// The linear combination x a + y b, or x a + y b + z c, of each pair, in the order given.
+///
+/// A tensor whose coefficient is 0 is not read, and may hold anything: with 1 and 0, a stays as it is,
+/// bit for bit, whatever is not finite in b. That is decided on the device.
 ///
 /// # Arguments
 ///
-/// * `pairs` - the pairs.
-/// * `coefficients` - x and y, of shape `[1]`, on any device.
-/// * `refused` - of shape `[1]`, on any device.
-pub fn combine(
-    pairs: Vec<Pair>,
-    coefficients: &[Tensor<1>; 2],
-    refused: &Tensor<1, Bool>,
-) -> Vec<Combined> {
+/// * `pairs` - the pairs, all of two tensors or all of three.
+/// * `coefficients` - x and y, or x, y and z, of shape `[1]`, on any device.
+///
+/// # Panics
+///
+/// If a pair has not as many tensors as there are coefficients.
+pub fn combine(pairs: Vec<Pair>, coefficients: &[Tensor<1>]) -> Vec<Combined> {
+    for pair in &pairs {
+        let tensors = 2 + usize::from(pair.c.is_some());
+        assert_eq!(tensors, coefficients.len(), "a coefficient for each tensor");
+    }
     let mut combined: Vec<Option<Combined>> = pairs.iter().map(|_| None).collect();
     let mut with_kernels = Vec::with_capacity(pairs.len());
     for (index, pair) in pairs.into_iter().enumerate() {
         match pair.has_kernels() {
             true => with_kernels.push((index, pair)),
-            false => {
-                let tensor = (pair.combine)(pair, coefficients, refused);
-                combined[index] = Some(Combined(tensor));
-            }
+            false => combined[index] = Some(Combined((pair.combine)(pair, coefficients))),
         }
     }
-    for (index, tensor) in kernels::combine(with_kernels, coefficients, refused) {
+    for (index, tensor) in kernels::combine(with_kernels, coefficients) {
         combined[index] = Some(Combined(tensor));
     }
     let all: Option<Vec<Combined>> = combined.into_iter().collect();
@@ -137,12 +145,11 @@ pub fn combine(
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod kernels {
     use burn::backend::{Dispatch, DispatchTensor};
-    use burn::tensor::{Bool, Tensor};
+    use burn::tensor::Tensor;
 
     use super::Pair;
-    use crate::backend::{CombinationBackend, Floats};
-    use crate::parameter::by_device;
-    use crate::portable;
+    use crate::backend::{Floats, ListBackend, Reduction, Update};
+    use crate::parameter::{by_device, scalars};
 
     pub(super) fn inner_products(pairs: Vec<&Pair>) -> Vec<[Tensor<1>; 3]> {
         by_device(pairs, |pair| &pair.device)
@@ -150,7 +157,8 @@ mod kernels {
             .map(|(_, pairs)| {
                 let a = Floats(pairs.iter().map(|pair| pair.a.clone()).collect());
                 let b = Floats(pairs.iter().map(|pair| pair.b.clone()).collect());
-                let products = Tensor::<1>::from_dispatch(Dispatch::inner_products(a, b));
+                let products = Dispatch::reduce(a, b, Reduction::InnerProducts);
+                let products = Tensor::<1>::from_dispatch(products);
                 [0, 1, 2].map(|index| products.clone().narrow(0, index, 1))
             })
             .collect()
@@ -158,23 +166,23 @@ mod kernels {
 
     pub(super) fn combine(
         pairs: Vec<(usize, Pair)>,
-        [x, y]: &[Tensor<1>; 2],
-        refused: &Tensor<1, Bool>,
+        coefficients: &[Tensor<1>],
     ) -> Vec<(usize, DispatchTensor)> {
         let mut combined = Vec::new();
         for (device, pairs) in by_device(pairs, |(_, pair)| &pair.device) {
-            let wide = portable::accumulation_dtype(pairs.iter().map(|(_, pair)| pair.dtype));
-            let refused = refused.clone().float().cast(wide).to_device(&device);
-            let [x, y] = [x, y].map(|c| c.clone().cast(wide).to_device(&device));
-            let coefficients = Tensor::cat(vec![x, y, refused], 0).into_dispatch();
+            let dtypes = pairs.iter().map(|(_, pair)| pair.dtype);
+            let coefficients = scalars(coefficients, dtypes, &device);
             let mut indices = Vec::with_capacity(pairs.len());
-            let [mut a, mut b] = [Vec::new(), Vec::new()];
+            let [mut a, mut b, mut c] = [Vec::new(), Vec::new(), Vec::new()];
             for (index, pair) in pairs {
                 indices.push(index);
                 a.push(pair.a);
                 b.push(pair.b);
+                c.extend(pair.c);
             }
-            let Floats(tensors) = Dispatch::combine(Floats(a), Floats(b), coefficients);
+            b.append(&mut c);
+            let Floats(tensors) =
+                Dispatch::update(Floats(b), Floats(a), coefficients, Update::Combine);
             combined.extend(indices.into_iter().zip(tensors));
         }
         combined
@@ -184,7 +192,7 @@ mod kernels {
 #[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
 mod kernels {
     use burn::backend::DispatchTensor;
-    use burn::tensor::{Bool, Tensor};
+    use burn::tensor::Tensor;
 
     use super::Pair;
 
@@ -192,11 +200,7 @@ mod kernels {
         Vec::new()
     }
 
-    pub(super) fn combine(
-        _: Vec<(usize, Pair)>,
-        _: &[Tensor<1>; 2],
-        _: &Tensor<1, Bool>,
-    ) -> Vec<(usize, DispatchTensor)> {
+    pub(super) fn combine(_: Vec<(usize, Pair)>, _: &[Tensor<1>]) -> Vec<(usize, DispatchTensor)> {
         Vec::new()
     }
 }

@@ -98,7 +98,7 @@ impl Parameter {
     ///
     /// If the shapes or the devices of the two differ.
     pub fn of_update<const D: usize>(weight: Tensor<D>, before: Tensor<D>, rho: f64) -> Self {
-        if crate::pair::has_kernels(&weight.device(), weight.dtype()) {
+        if has_kernels(&weight.device(), weight.dtype()) {
             let parameter = Self::new(weight, before, rho);
             return Self {
                 is_before: true,
@@ -165,11 +165,13 @@ pub fn squared_norm(parameters: &[Parameter], eta: Option<f64>) -> Option<Tensor
 /// * `squared_norm` - as from [`squared_norm`], of shape `[1]`, on any device.
 /// * `eps` - the stability constant.
 /// * `eta` - as for [`squared_norm`].
+/// * `factor` - what all rhos are multiplied by, of shape `[1]`, on any device; `None` is 1.
 pub fn perturb(
     parameters: Vec<Parameter>,
     squared_norm: Tensor<1>,
     eps: f64,
     eta: Option<f64>,
+    factor: Option<Tensor<1>>,
 ) -> Vec<Climbed> {
     let mut climbed: Vec<Option<Climbed>> = parameters.iter().map(|_| None).collect();
     let mut with_kernels = Vec::with_capacity(parameters.len());
@@ -184,12 +186,13 @@ pub fn perturb(
         }
     }
     if !without.is_empty() {
-        let scale = Scale::new(squared_norm.clone(), eps);
+        let scale = Scale::new(squared_norm.clone(), eps, factor.clone());
         for (index, parameter) in without {
             climbed[index] = Some(Climbed((parameter.perturb)(parameter, &scale, eta)));
         }
     }
-    for (index, tensor) in kernels::perturb(with_kernels, &squared_norm, eps, eta) {
+    let of_all: Vec<Tensor<1>> = [squared_norm].into_iter().chain(factor).collect();
+    for (index, tensor) in kernels::perturb(with_kernels, &of_all, eps, eta) {
         climbed[index] = Some(Climbed(tensor));
     }
     let all: Option<Vec<Climbed>> = climbed.into_iter().collect();
@@ -202,9 +205,8 @@ mod kernels {
     use burn::backend::{Dispatch, DispatchTensor};
     use burn::tensor::Tensor;
 
-    use super::{Parameter, by_device};
-    use crate::backend::{AscentBackend, CombinationBackend, Floats};
-    use crate::portable;
+    use super::{Parameter, by_device, scalars};
+    use crate::backend::{Along, Floats, ListBackend, Reduction, Update};
 
     pub(super) fn sums_of_squares(parameters: Vec<&Parameter>, eta: Option<f64>) -> Vec<Tensor<1>> {
         by_device(parameters, |parameter| &parameter.device)
@@ -213,53 +215,67 @@ mod kernels {
                 let tensors = |tensor: fn(&Parameter) -> &DispatchTensor| {
                     Floats(parameters.iter().map(|p| tensor(p).clone()).collect())
                 };
-                let weights = match eta {
-                    None => Floats(Vec::new()),
-                    Some(_) => tensors(|parameter| &parameter.weight),
+                // All of a device's parameters are of the same kind.
+                let reduction = match parameters[0].is_before {
+                    false => Reduction::SquaredNorm { eta },
+                    true => Reduction::SquaredDistance,
+                };
+                let weights = match reduction {
+                    Reduction::SquaredNorm { eta: None } => Floats(Vec::new()),
+                    _ => tensors(|parameter| &parameter.weight),
                 };
                 let grads = tensors(|parameter| &parameter.grad);
-                // All of a device's parameters are of the same kind.
-                Tensor::from_dispatch(match parameters[0].is_before {
-                    false => Dispatch::sum_of_squares(weights, grads, eta),
-                    true => {
-                        Dispatch::squared_distance(grads, tensors(|parameter| &parameter.weight))
-                    }
-                })
+                Tensor::from_dispatch(Dispatch::reduce(grads, weights, reduction))
             })
             .collect()
     }
 
     pub(super) fn perturb(
         parameters: Vec<(usize, Parameter)>,
-        squared_norm: &Tensor<1>,
+        of_all: &[Tensor<1>],
         eps: f64,
         eta: Option<f64>,
     ) -> Vec<(usize, DispatchTensor)> {
         let mut climbed = Vec::new();
         for (device, parameters) in by_device(parameters, |(_, parameter)| &parameter.device) {
             let dtypes = parameters.iter().map(|(_, parameter)| parameter.dtype);
-            let wide = portable::accumulation_dtype(dtypes);
-            let norm = (squared_norm.clone().cast(wide).to_device(&device)).into_dispatch();
+            let of_all = scalars(of_all, dtypes, &device);
             let mut indices = Vec::with_capacity(parameters.len());
             let mut weights = Vec::with_capacity(parameters.len());
             let mut grads = Vec::with_capacity(parameters.len());
             let mut rhos = Vec::with_capacity(parameters.len());
-            let is_before = parameters[0].1.is_before;
+            let along = match parameters[0].1.is_before {
+                false => Along::Gradient { eta },
+                true => Along::Update,
+            };
             for (index, parameter) in parameters {
                 indices.push(index);
                 weights.push(parameter.weight);
                 grads.push(parameter.grad);
                 rhos.push(parameter.rho);
             }
-            let (weights, grads) = (Floats(weights), Floats(grads));
-            let Floats(tensors) = match is_before {
-                false => Dispatch::perturb(weights, grads, norm, rhos, eps, eta),
-                true => Dispatch::extrapolate(weights, grads, norm, rhos, eps),
-            };
+            let update = Update::Perturb { rhos, eps, along };
+            let Floats(tensors) = Dispatch::update(Floats(weights), Floats(grads), of_all, update);
             climbed.extend(indices.into_iter().zip(tensors));
         }
         climbed
     }
+}
+
+/// Values of shape `[1]` as one tensor on a device, in what tensors of these types are computed in.
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+pub(crate) fn scalars(
+    values: &[Tensor<1>],
+    dtypes: impl IntoIterator<Item = DType>,
+    device: &Device,
+) -> DispatchTensor {
+    let wide = portable::accumulation_dtype(dtypes);
+    let on_device = |value: &Tensor<1>| value.clone().cast(wide).to_device(device);
+    match values {
+        [value] => on_device(value),
+        values => Tensor::cat(values.iter().map(on_device).collect(), 0),
+    }
+    .into_dispatch()
 }
 
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
@@ -294,7 +310,7 @@ mod kernels {
 
     pub(super) fn perturb(
         _: Vec<(usize, Parameter)>,
-        _: &Tensor<1>,
+        _: &[Tensor<1>],
         _: f64,
         _: Option<f64>,
     ) -> Vec<(usize, DispatchTensor)> {

@@ -13,7 +13,7 @@
 //! let grad = Tensor::<1>::from_floats([3.0, 4.0], &device);
 //!
 //! let norm = total(vec![sum_of_squares(&weight, grad.clone(), None)]).unwrap();
-//! let climbed = perturb(weight, grad, &Scale::new(norm, 0.0), 0.5, None);
+//! let climbed = perturb(weight, grad, &Scale::new(norm, 0.0, None), 0.5, None);
 //!
 //! let [a, b] = climbed.into_data().to_vec::<f32>().unwrap()[..] else { unreachable!() };
 //! assert!((a - 1.3).abs() < 1e-6 && (b - 2.4).abs() < 1e-6); // w + 0.5 g / 5
@@ -62,7 +62,7 @@ pub fn total(sums: Vec<Tensor<1>>) -> Option<Tensor<1>> {
         .reduce(|total, sum| total + sum)
 }
 
-/// The factor that all parameters share, 1 / (norm + eps), and whether it may be used.
+/// The factor that all parameters share, 1 / (norm + eps) or so many times that, and whether it may be used.
 ///
 /// A factor of 0 alone does not keep a gradient out, for 0 times infinity is NaN: `refused` has to
 /// replace the gradient too.
@@ -77,10 +77,15 @@ impl Scale {
     /// The scale for a squared norm of shape `[1]` (see [`total`]) and a stability constant.
     ///
     /// Where the norm is not finite, or is 0 with an `eps` of 0, the scale stands for no
-    /// perturbation at all. That is decided on the device; nothing is read back.
-    pub fn new(squared_norm: Tensor<1>, eps: f64) -> Self {
+    /// perturbation at all. That is decided on the device; nothing is read back. With a factor of all
+    /// radii, of shape `[1]` on any device, it is so many times as large.
+    pub fn new(squared_norm: Tensor<1>, eps: f64, factor: Option<Tensor<1>>) -> Self {
         let norm = squared_norm.sqrt();
-        let factor = norm.clone().add_scalar(eps).recip();
+        let scale = norm.clone().add_scalar(eps).recip();
+        let factor = match factor {
+            Some(factor) => scale.clone() * factor.to_device(&scale.device()).cast(scale.dtype()),
+            None => scale,
+        };
         let refused = norm
             .is_finite()
             .bool_and(factor.clone().is_finite())
@@ -147,32 +152,46 @@ pub fn inner_product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<1> {
     (a.cast(wide) * b.cast(wide)).sum()
 }
 
-/// The linear combination of two tensors, x a + y b, of a's type and device.
+/// The linear combination of tensors, x a + y b + .., of a's type and device.
 ///
-/// Where `refused` is true it is a, whatever b and the coefficients hold.
+/// A tensor whose coefficient is 0 may hold anything. Where a alone counts, with a coefficient of 1, the result
+/// is a, bit for bit.
 ///
 /// # Arguments
 ///
-/// * `a`, `b` - tensors of the same shape, on the same device.
-/// * `coefficients` - x and y, of shape `[1]`, on any device.
-/// * `refused` - of shape `[1]`, on any device.
+/// * `a`, `others` - tensors of the same shape, on the same device.
+/// * `coefficients` - of a and of each of the others, of shape `[1]`, on any device.
 pub fn combine<const D: usize>(
     a: Tensor<D>,
-    b: Tensor<D>,
-    coefficients: &[Tensor<1>; 2],
-    refused: &Tensor<1, Bool>,
+    others: &[Tensor<D>],
+    coefficients: &[Tensor<1>],
 ) -> Tensor<D> {
     if a.shape().num_elements() == 0 {
         return a;
     }
     let (device, dtype, shape) = (a.device(), a.dtype(), a.shape());
     let wide = accumulation_dtype([dtype]);
-    let [x, y] = coefficients
-        .clone()
-        .map(|coefficient| coefficient.to_device(&device).cast(wide).reshape([1; D]));
-    let refused = refused.clone().to_device(&device).reshape([1; D]);
-    let combined = (a.clone().cast(wide) * x + b.cast(wide) * y).cast(dtype);
-    combined.mask_where(refused.expand(shape), a)
+    let expand = |flag: Tensor<1, Bool>| flag.reshape([1; D]).expand(shape.clone());
+    let mut only_a: Option<Tensor<1, Bool>> = None;
+    let mut sum: Option<Tensor<D>> = None;
+    for (tensor, coefficient) in [&a].into_iter().chain(others).zip(coefficients) {
+        let coefficient = coefficient.clone().to_device(&device).cast(wide);
+        let term = tensor.clone().cast(wide) * coefficient.clone().reshape([1; D]);
+        let unread = coefficient.clone().equal_elem(0.0);
+        let term = term.mask_fill(expand(unread.clone()), 0.0);
+        only_a = Some(match only_a {
+            None => coefficient.equal_elem(1.0),
+            Some(only_a) => only_a.bool_and(unread),
+        });
+        sum = Some(match sum {
+            None => term,
+            Some(sum) => sum + term,
+        });
+    }
+    match sum.zip(only_a) {
+        None => a,
+        Some((sum, only_a)) => sum.cast(dtype).mask_where(expand(only_a), a),
+    }
 }
 
 /// ASAM's T = |w| + eta.

@@ -9,58 +9,49 @@ use burn_fusion::custom::{
 };
 use burn_fusion::{Fusion, FusionBackend, FusionHandle, FusionTensor};
 
-use crate::backend::{AscentBackend, Floats};
+use crate::backend::{Floats, ListBackend, Reduction, Update};
 use crate::portable::accumulation_dtype;
 
-impl<B: FusionBackend + AscentBackend> AscentBackend for Fusion<B> {
-    fn sum_of_squares(
-        weights: Floats<Self>,
-        grads: Floats<Self>,
-        eta: Option<f64>,
-    ) -> FloatTensor<Self> {
-        let wide = accumulation_dtype(grads.0.iter().map(|grad| grad.dtype));
-        let (weights, grads) = (weights.0, grads.0);
-        let count = weights.len();
-        let outputs = vec![(Shape::from([1]), wide.into())];
-        let inputs = weights.into_iter().chain(grads).collect();
-        let queued = queue::<B>(
-            "burn_sam_sum_of_squares",
-            inputs,
-            outputs,
-            move |mut inputs| {
-                let grads = inputs.split_off(count);
-                vec![B::sum_of_squares(Floats(inputs), Floats(grads), eta)]
-            },
-        );
+impl<B: FusionBackend + ListBackend> ListBackend for Fusion<B> {
+    fn reduce(a: Floats<Self>, b: Floats<Self>, reduction: Reduction) -> FloatTensor<Self> {
+        let wide = accumulation_dtype(a.0.iter().chain(&b.0).map(|tensor| tensor.dtype));
+        let (name, sums) = match reduction {
+            Reduction::SquaredNorm { .. } => ("burn_sam_squared_norm", 1),
+            Reduction::SquaredDistance => ("burn_sam_squared_distance", 1),
+            Reduction::InnerProducts => ("burn_sam_inner_products", 3),
+        };
+        let count = a.0.len();
+        let outputs = vec![(Shape::from([sums]), wide.into())];
+        let inputs = a.0.into_iter().chain(b.0).collect();
+        let queued = queue::<B>(name, inputs, outputs, move |mut inputs| {
+            let b = inputs.split_off(count);
+            vec![B::reduce(Floats(inputs), Floats(b), reduction)]
+        });
         queued.into_iter().next().expect("one output")
     }
 
-    fn perturb(
-        weights: Floats<Self>,
-        grads: Floats<Self>,
-        squared_norm: FloatTensor<Self>,
-        rhos: Vec<f64>,
-        eps: f64,
-        eta: Option<f64>,
+    fn update(
+        read: Floats<Self>,
+        write: Floats<Self>,
+        scalars: FloatTensor<Self>,
+        update: Update,
     ) -> Floats<Self> {
-        let (weights, grads) = (weights.0, grads.0);
-        let count = weights.len();
-        let outputs = (weights.iter())
-            .map(|weight| (weight.shape.clone(), weight.dtype))
+        let name = match update {
+            Update::Perturb { .. } => "burn_sam_perturb",
+            Update::Combine => "burn_sam_combine",
+        };
+        let count = read.0.len();
+        let outputs = (write.0.iter())
+            .map(|write| (write.shape.clone(), write.dtype))
             .collect();
-        let inputs = (weights.into_iter().chain(grads))
-            .chain([squared_norm])
+        let inputs = (read.0.into_iter().chain(write.0))
+            .chain([scalars])
             .collect();
-        Floats(queue::<B>(
-            "burn_sam_perturb",
-            inputs,
-            outputs,
-            move |mut inputs| {
-                let norm = inputs.pop().expect("the squared norm");
-                let grads = inputs.split_off(count);
-                B::perturb(Floats(inputs), Floats(grads), norm, rhos.clone(), eps, eta).0
-            },
-        ))
+        Floats(queue::<B>(name, inputs, outputs, move |mut inputs| {
+            let scalars = inputs.pop().expect("the scalars");
+            let write = inputs.split_off(count);
+            B::update(Floats(inputs), Floats(write), scalars, update.clone()).0
+        }))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Compute shaders, through CubeCL: wgpu on Vulkan, Metal, DX12 and WebGPU, CUDA, ROCm.
 //!
 //! A launch takes as many tensors as the device can bind, for on small models the launches are what
-//! costs. The norm takes two kinds: some that leave one partial sum a cube (a workgroup), and one
-//! that adds these up.
+//! costs. Sums take two kinds: some that leave one partial sum a cube (a workgroup), and one that adds
+//! these up.
 
 mod fusion;
 mod shaders;
@@ -20,9 +20,9 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::backend::{AscentBackend, Floats};
+use crate::backend::{Along, Floats, ListBackend, Reduction, Update};
 use crate::portable::accumulation_dtype;
-use shaders::UNITS;
+use shaders::{Direction, Sums, UNITS};
 
 /// How many launches there have been.
 pub(crate) static LAUNCHES: AtomicUsize = AtomicUsize::new(0);
@@ -33,73 +33,67 @@ pub(crate) static MOST_CUBES: AtomicU32 = AtomicU32::new(u32::MAX);
 /// The widest vector that every device reads as one.
 const VECTOR_SIZE: usize = 4;
 
-impl AscentBackend for CubeBackend {
-    fn sum_of_squares(weights: Floats<Self>, grads: Floats<Self>, eta: Option<f64>) -> CubeTensor {
-        let like = grads.0.first().expect("at least one gradient");
+impl ListBackend for CubeBackend {
+    fn reduce(a: Floats<Self>, b: Floats<Self>, reduction: Reduction) -> CubeTensor {
+        let like = a.0.first().expect("at least one tensor");
         let (client, device) = (like.client.clone(), like.device.clone());
-        let wide = DType::from(accumulation_dtype(grads.0.iter().map(|grad| grad.dtype)));
-        let scalar = |value: f64| InputScalar::new(value, dtype_to_storage_type(wide));
+        let dtypes = a.0.iter().chain(&b.0).map(|tensor| tensor.dtype);
+        let wide = DType::from(accumulation_dtype(dtypes));
+        let (sums, count, eta) = match reduction {
+            Reduction::SquaredNorm { eta: None } => (Sums::Squares, 1, 0.0),
+            Reduction::SquaredNorm { eta: Some(eta) } => (Sums::ScaledSquares, 1, eta),
+            Reduction::SquaredDistance => (Sums::SquaredDistance, 1, 0.0),
+            Reduction::InnerProducts => (Sums::Products, 3, 0.0),
+        };
 
-        let mut weights = weights.0.into_iter();
-        let tensors: Vec<Item> = (grads.0.into_iter())
-            .map(|grad| Item::new(flat(weights.next(), grad), 0.0))
-            .filter(|item| item.len > 0)
+        let mut b = b.0.into_iter();
+        let items: Vec<Item> = (a.0.into_iter())
+            .map(|a| Item::new(flat([a].into_iter().chain(b.next()).collect()), 0.0))
             .collect();
+        let lists = items[0].tensors.len();
+        let items: Vec<Item> = items.into_iter().filter(|item| item.len > 0).collect();
         let span = span(&client);
-        let cubes: usize = tensors.iter().map(|item| item.cubes(span)).sum();
+        let cubes: usize = items.iter().map(|item| item.cubes(span)).sum();
         let empty = |len: usize| {
             let shape = Shape::from([len]);
             empty_device_contiguous_dtype(client.clone(), device.clone(), shape, wide)
         };
-        let partials = empty(cubes.max(1));
+        let partials = empty((count * cubes).max(1));
 
         let mut first = 0;
-        let bindings = if eta.is_some() { 2 } else { 1 };
         // The partial sums and the launch's own information take a binding each.
-        for launch in launches(tensors, &client, bindings, 2) {
-            let cubes = launch.cubes(span);
-            let dtypes = [launch.dtype, wide].map(dtype_to_storage_type);
-            let (vector_size, address_type) = (launch.vector_size, launch.address_type);
-            let mut lens = SequenceArg::new();
-            let mut weights = SequenceArg::new();
-            let mut grads = SequenceArg::new();
-            for item in launch.items {
-                lens.push(item.len / vector_size);
-                if let Some(weight) = item.weight {
-                    weights.push(buffer(weight, vector_size));
-                }
-                grads.push(buffer(item.grad, vector_size));
-            }
-            LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        for launch in launches(items, lists, &client, 2) {
+            let (lens, [a, b, _]) = launch.lists();
             // SAFETY: units stay within the tensors' lengths and the cubes that there are.
             unsafe {
-                shaders::sums_of_squares::launch_unchecked(
+                shaders::partial_sums::launch_unchecked(
                     &client,
-                    cube_count(cubes, &client),
+                    cube_count(launch.cubes(span), &client),
                     CubeDim::new_1d(UNITS as u32),
-                    address_type,
-                    vector_size,
-                    weights,
-                    grads,
+                    launch.address_type,
+                    launch.vector_size,
+                    a,
+                    b,
                     lens,
                     span,
                     buffer(partials.clone(), 1),
                     first,
-                    scalar(eta.unwrap_or_default()),
-                    eta.is_some(),
-                    dtypes,
+                    cubes,
+                    scalar(eta, wide),
+                    sums,
+                    launch.dtypes(wide),
                 );
             }
-            first += cubes;
+            first += launch.cubes(span);
         }
 
-        let sum = empty(1);
+        let sum = empty(count);
         LAUNCHES.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: there are `cubes` partial sums, all of them written.
+        // SAFETY: there are `cubes` partial sums of each, all of them written.
         unsafe {
             shaders::total::launch_unchecked(
                 &client,
-                CubeCount::new_single(),
+                CubeCount::Static(count as u32, 1, 1),
                 CubeDim::new_1d(UNITS as u32),
                 partials.required_address_type(),
                 buffer(partials, 1),
@@ -111,87 +105,109 @@ impl AscentBackend for CubeBackend {
         sum
     }
 
-    fn perturb(
-        weights: Floats<Self>,
-        grads: Floats<Self>,
-        squared_norm: CubeTensor,
-        rhos: Vec<f64>,
-        eps: f64,
-        eta: Option<f64>,
+    fn update(
+        read: Floats<Self>,
+        write: Floats<Self>,
+        scalars: CubeTensor,
+        update: Update,
     ) -> Floats<Self> {
-        let client = squared_norm.client.clone();
-        let wide = squared_norm.dtype;
-        let scalar = |value: f64| InputScalar::new(value, dtype_to_storage_type(wide));
-
-        let items: Vec<Item> = (weights.0.into_iter().zip(grads.0).zip(rhos))
-            .map(|((weight, grad), rho)| Item::new(flat_and_own(weight, grad), rho))
+        let client = scalars.client.clone();
+        let wide = scalars.dtype;
+        let count = write.0.len();
+        let lists = 1 + read.0.len() / count;
+        let rhos = match &update {
+            Update::Perturb { rhos, .. } => rhos.clone(),
+            Update::Combine => vec![0.0; count],
+        };
+        let items: Vec<Item> = (write.0.into_iter().zip(rhos).enumerate())
+            .map(|(index, (write, rho))| {
+                let others = read.0[index..].iter().step_by(count).cloned();
+                Item::new(
+                    flat_and_own([write].into_iter().chain(others).collect()),
+                    rho,
+                )
+            })
             .collect();
-        let climbed = items.iter().map(|item| item.grad.clone()).collect();
-        let items = items.into_iter().filter(|item| item.len > 0).collect();
+        drop(read);
+        let written = items.iter().map(|item| item.tensors[0].clone()).collect();
+        let items: Vec<Item> = items.into_iter().filter(|item| item.len > 0).collect();
 
         let span = span(&client);
-        // The norm and the launch's own information take a binding each.
-        for launch in launches(items, &client, 2, 2) {
-            let cubes = launch.cubes(span);
-            let dtypes = [launch.dtype, wide].map(dtype_to_storage_type);
-            let (vector_size, address_type) = (launch.vector_size, launch.address_type);
-            let mut lens = SequenceArg::new();
-            let mut rhos = SequenceArg::new();
-            let mut weights = SequenceArg::new();
-            let mut grads = SequenceArg::new();
-            for item in launch.items {
-                lens.push(item.len / vector_size);
-                rhos.push(scalar(item.rho));
-                weights.push(buffer(item.weight.expect("perturbed"), vector_size));
-                grads.push(buffer(item.grad, vector_size));
-            }
-            LAUNCHES.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: units stay within the tensors' lengths, and nothing else holds the gradients'
-            // buffers, which are written.
-            unsafe {
-                shaders::perturb::launch_unchecked(
-                    &client,
-                    cube_count(cubes, &client),
-                    CubeDim::new_1d(UNITS as u32),
-                    address_type,
-                    vector_size,
-                    weights,
-                    grads,
-                    lens,
-                    span,
-                    rhos,
-                    buffer(squared_norm.clone(), 1),
-                    scalar(eps),
-                    scalar(eta.unwrap_or_default()),
-                    eta.is_some(),
-                    dtypes,
-                );
+        // The scalars and the launch's own information take a binding each.
+        for launch in launches(items, lists, &client, 2) {
+            let cubes = cube_count(launch.cubes(span), &client);
+            let dim = CubeDim::new_1d(UNITS as u32);
+            let scalars = buffer(scalars.clone(), 1);
+            match &update {
+                // SAFETY: units stay within the tensors' lengths, and nothing else holds the buffers that
+                // are written.
+                Update::Perturb { eps, along, .. } => unsafe {
+                    let (lens, [write, read, _]) = launch.lists();
+                    let eta = match along {
+                        Along::Gradient { eta } => eta.unwrap_or_default(),
+                        Along::Update => 0.0,
+                    };
+                    shaders::perturb::launch_unchecked(
+                        &client,
+                        cubes,
+                        dim,
+                        launch.address_type,
+                        launch.vector_size,
+                        read,
+                        write,
+                        lens,
+                        span,
+                        launch.rhos(wide),
+                        scalars,
+                        scalar(*eps, wide),
+                        scalar(eta, wide),
+                        Direction::from(*along),
+                        launch.dtypes(wide),
+                    );
+                },
+                // SAFETY: as above.
+                Update::Combine => unsafe {
+                    let (lens, [a, b, c]) = launch.lists();
+                    shaders::combine::launch_unchecked(
+                        &client,
+                        cubes,
+                        dim,
+                        launch.address_type,
+                        launch.vector_size,
+                        a,
+                        b,
+                        c,
+                        lens,
+                        span,
+                        scalars,
+                        lists == 3,
+                        launch.dtypes(wide),
+                    );
+                },
             }
         }
-        Floats(climbed)
+        Floats(written)
     }
 }
 
-/// A parameter in flat memory.
+/// The tensors of one index, in flat memory.
 struct Item {
-    /// `None` where it is not read.
-    weight: Option<CubeTensor>,
-    grad: CubeTensor,
+    /// One of each list; what is written comes first.
+    tensors: Vec<CubeTensor>,
     rho: f64,
     len: usize,
     vector_size: usize,
 }
 
 impl Item {
-    fn new((weight, grad): (Option<CubeTensor>, CubeTensor), rho: f64) -> Self {
-        let len = grad.shape().num_elements();
+    fn new(tensors: Vec<CubeTensor>, rho: f64) -> Self {
+        let len = tensors[0].shape().num_elements();
         let vector_size = match len.is_multiple_of(VECTOR_SIZE) {
             true => VECTOR_SIZE,
             false => 1,
         };
         Self {
-            weight,
-            grad,
+            tensors,
             rho,
             len,
             vector_size,
@@ -203,16 +219,27 @@ impl Item {
     }
 }
 
-/// Both tensors so that the elements of one follow each other in memory in the same order as those
-/// of the other. Tensors that are permuted in the same way already do.
-fn flat(weight: Option<CubeTensor>, grad: CubeTensor) -> (Option<CubeTensor>, CubeTensor) {
-    let same_order = (weight.as_ref()).is_none_or(|weight| {
-        weight.meta.strides() == grad.meta.strides() && !weight.meta.is_tiled()
-    });
-    match same_order && is_dense(&grad) {
-        true => (weight, grad),
-        false => (weight.map(into_contiguous), into_contiguous(grad)),
+/// The tensors so that the elements of one follow each other in memory in the same order as those of the
+/// others. Tensors that are permuted in the same way already do.
+fn flat(tensors: Vec<CubeTensor>) -> Vec<CubeTensor> {
+    let (first, others) = tensors.split_first().expect("at least one tensor");
+    let same_order = (others.iter())
+        .all(|other| other.meta.strides() == first.meta.strides() && !other.meta.is_tiled());
+    match same_order && is_dense(first) {
+        true => tensors,
+        false => tensors.into_iter().map(into_contiguous).collect(),
     }
+}
+
+/// As [`flat`], with the first in a buffer that nothing else holds.
+fn flat_and_own(tensors: Vec<CubeTensor>) -> Vec<CubeTensor> {
+    let mut tensors = flat(tensors);
+    if !tensors[0].can_mut() {
+        // A copy need not keep the order of a permuted tensor.
+        tensors = tensors.into_iter().map(into_contiguous).collect();
+        tensors[0] = tensors[0].copy();
+    }
+    tensors
 }
 
 /// Whether the elements fill a range of memory, in any order of the dimensions.
@@ -234,16 +261,6 @@ fn is_dense(tensor: &CubeTensor) -> bool {
     })
 }
 
-/// As [`flat`], with the gradient in a buffer that nothing else holds.
-fn flat_and_own(weight: CubeTensor, grad: CubeTensor) -> (Option<CubeTensor>, CubeTensor) {
-    let (weight, grad) = flat(Some(weight), grad);
-    match grad.can_mut() {
-        true => (weight, grad),
-        // A copy need not keep the order of a permuted tensor.
-        false => (weight.map(into_contiguous), into_contiguous(grad).copy()),
-    }
-}
-
 /// The tensors of one launch: of one type, read in vectors of one size.
 struct Launch {
     items: Vec<Item>,
@@ -252,24 +269,55 @@ struct Launch {
     address_type: AddressType,
 }
 
+/// The buffers of a list, in vectors of C.
+type List<C> = SequenceArg<Box<[C]>>;
+
 impl Launch {
     fn cubes(&self, span: usize) -> usize {
         self.items.iter().map(|item| item.cubes(span)).sum()
     }
+
+    /// Of the tensors, and of what is computed.
+    fn dtypes(&self, wide: DType) -> [ElemType; 2] {
+        [self.dtype, wide].map(dtype_to_storage_type)
+    }
+
+    /// The tensors' lengths, in vectors, and the buffers of each list; a list that is not there is empty.
+    /// For one launch, which is counted.
+    fn lists<C: CubePrimitive>(&self) -> (SequenceArg<usize>, [List<C>; 3]) {
+        LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        let mut lens = SequenceArg::new();
+        let mut lists = [(); 3].map(|()| SequenceArg::new());
+        for item in &self.items {
+            lens.push(item.len / self.vector_size);
+            for (list, tensor) in lists.iter_mut().zip(&item.tensors) {
+                list.push(buffer(tensor.clone(), self.vector_size));
+            }
+        }
+        (lens, lists)
+    }
+
+    fn rhos(&self, wide: DType) -> SequenceArg<InputScalar> {
+        let mut rhos = SequenceArg::new();
+        for item in &self.items {
+            rhos.push(scalar(item.rho, wide));
+        }
+        rhos
+    }
 }
 
-/// Spreads parameters over as few launches as the device's bindings allow, of which each tensor
-/// takes `bindings` and a launch `others`.
-fn launches(items: Vec<Item>, client: &Client, bindings: usize, others: usize) -> Vec<Launch> {
+/// Spreads the tensors over as few launches as the device's bindings allow, of which each list takes one for
+/// each tensor, and a launch takes `others`.
+fn launches(items: Vec<Item>, lists: usize, client: &Client, others: usize) -> Vec<Launch> {
     let limit = client.properties().hardware.max_bindings as usize;
-    let most = (limit.saturating_sub(others) / bindings).clamp(1, MOST_TENSORS);
+    let most = (limit.saturating_sub(others) / lists).clamp(1, MOST_TENSORS);
     let mut launches: Vec<Launch> = Vec::new();
     for item in items {
-        let address_type = (item.weight.as_ref())
-            .map_or(AddressType::default(), CubeTensor::required_address_type)
-            .max(item.grad.required_address_type());
+        let address_types = item.tensors.iter().map(CubeTensor::required_address_type);
+        let address_type = address_types.fold(AddressType::default(), AddressType::max);
+        let dtype = item.tensors[0].dtype;
         let open = launches.iter_mut().find(|launch| {
-            launch.dtype == item.grad.dtype
+            launch.dtype == dtype
                 && launch.vector_size == item.vector_size
                 && launch.items.len() < most
         });
@@ -279,7 +327,7 @@ fn launches(items: Vec<Item>, client: &Client, bindings: usize, others: usize) -
                 launch.items.push(item);
             }
             None => launches.push(Launch {
-                dtype: item.grad.dtype,
+                dtype,
                 vector_size: item.vector_size,
                 address_type,
                 items: vec![item],
@@ -305,6 +353,10 @@ fn cube_count(cubes: usize, client: &Client) -> CubeCount {
     let (most, ..) = client.properties().hardware.max_cube_count;
     let x = cubes.min(most.min(MOST_CUBES.load(Ordering::Relaxed)) as usize);
     CubeCount::Static(x as u32, cubes.div_ceil(x) as u32, 1)
+}
+
+fn scalar(value: f64, dtype: DType) -> InputScalar {
+    InputScalar::new(value, dtype_to_storage_type(dtype))
 }
 
 fn buffer(tensor: CubeTensor, vector_size: usize) -> BufferArg {

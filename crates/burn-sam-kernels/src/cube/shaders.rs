@@ -3,74 +3,132 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
+use crate::backend::Along;
+
 /// The units (threads) of a cube.
 pub(super) const UNITS: usize = 64;
 /// The rows in which the sums of the units are added up.
 const ROWS: usize = 8;
 
-/// One partial sum of (T g)² a cube, at `first` and on.
+/// What is summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sums {
+    /// a²
+    Squares,
+    /// ((|b| + eta) a)²
+    ScaledSquares,
+    /// (b - a)²
+    SquaredDistance,
+    /// a², a b and b², whose partial sums follow each other.
+    Products,
+}
+
+/// Which way a perturbation goes, from what is written over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Direction {
+    Gradient,
+    /// ASAM's.
+    ScaledGradient,
+    /// From the weights before an update.
+    Update,
+}
+
+impl From<Along> for Direction {
+    fn from(along: Along) -> Self {
+        match along {
+            Along::Gradient { eta: None } => Self::Gradient,
+            Along::Gradient { eta: Some(_) } => Self::ScaledGradient,
+            Along::Update => Self::Update,
+        }
+    }
+}
+
+/// One partial sum a cube, at `first` and on.
 ///
 /// Units add up what they read in its order, and cubes their units in theirs, so the same input gives
 /// the same bits.
 ///
-/// * `weights` - empty if not `adaptive`.
+/// * `b` - empty for a sum of squares.
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
+/// * `cubes` - of all launches.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
-pub(super) fn sums_of_squares<F: Float, A: Float, N: Size>(
-    weights: &Sequence<Box<[Vector<F, N>]>>,
-    grads: &Sequence<Box<[Vector<F, N>]>>,
+pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
+    a: &Sequence<Box<[Vector<F, N>]>>,
+    b: &Sequence<Box<[Vector<F, N>]>>,
     lens: &Sequence<usize>,
     span: usize,
     partials: &mut [A],
     first: usize,
+    cubes: usize,
     eta: InputScalar,
-    #[comptime] adaptive: bool,
+    #[comptime] sums: Sums,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
     let eta = Vector::<A, N>::new(eta.get::<A>());
-    let mut sum = Vector::<A, N>::new(A::new(0.0));
+    let mut aa = Vector::<A, N>::new(A::new(0.0));
+    let mut ab = Vector::<A, N>::new(A::new(0.0));
+    let mut bb = Vector::<A, N>::new(A::new(0.0));
     let mut start = 0usize.runtime();
     #[unroll]
-    for i in 0..grads.len() {
+    for i in 0..a.len() {
         let len = lens[i];
         let end = start + len.div_ceil(span);
-        let grad = &grads[i];
+        let of_a = &a[i];
         let (mut position, stop) = own_part(start, end, len, span);
         while position < stop {
-            let mut term = Vector::<A, N>::cast_from(grad[position]);
-            if adaptive {
-                term *= Vector::<A, N>::cast_from(weights[i][position]).abs() + eta;
+            let mut term = Vector::<A, N>::cast_from(of_a[position]);
+            if comptime!(sums == Sums::ScaledSquares) {
+                term *= Vector::<A, N>::cast_from(b[i][position]).abs() + eta;
             }
-            sum += term * term;
+            if comptime!(sums == Sums::SquaredDistance) {
+                term = Vector::<A, N>::cast_from(b[i][position]) - term;
+            }
+            aa += term * term;
+            if comptime!(sums == Sums::Products) {
+                let other = Vector::<A, N>::cast_from(b[i][position]);
+                ab += term * other;
+                bb += other * other;
+            }
             position += UNITS;
         }
         start = end;
     }
+    let own = CUBE_POS < start;
+    write_sum::<A, N>(aa, partials, first, own);
+    if comptime!(sums == Sums::Products) {
+        write_sum::<A, N>(ab, partials, first + cubes, own);
+        write_sum::<A, N>(bb, partials, first + 2 * cubes, own);
+    }
+}
+
+#[cube]
+fn write_sum<A: Float, N: Size>(sum: Vector<A, N>, partials: &mut [A], first: usize, own: bool) {
     let sum = sum_of_cube::<A>(Vector::vector_sum(sum));
-    if UNIT_POS == 0 && CUBE_POS < start {
+    if UNIT_POS == 0 && own {
         partials[first + CUBE_POS] = sum;
     }
 }
 
-/// The sum of `partials`, by one cube.
+/// The sums of `count` partial sums each, by a cube each.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 pub(super) fn total<A: Float>(
     partials: &[A],
     count: usize,
-    sum: &mut [A],
+    sums: &mut [A],
     #[define(A)] _dtype: ElemType,
 ) {
     let mut own = A::new(0.0);
-    let mut position = UNIT_POS as usize;
-    while position < count {
+    let first = CUBE_POS * count;
+    let mut position = first + UNIT_POS as usize;
+    while position < first + count {
         own += partials[position];
         position += UNITS;
     }
     let all = sum_of_cube::<A>(own);
     if UNIT_POS == 0 {
-        sum[0] = all;
+        sums[CUBE_POS] = all;
     }
 }
 
@@ -119,11 +177,13 @@ fn is_finite<A: Float>(value: A) -> bool {
     !(bool::cast_from(value.is_nan()) || bool::cast_from(value.is_inf()))
 }
 
-/// Writes w + rho T² g / (norm + eps) over each g, or w where the norm may not be used.
+/// Writes w + rho d / (norm + eps) over what each direction d comes from, or w where the norm may not be
+/// used.
 ///
 /// * `climbed` - the gradients, before.
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
+/// * `scalars` - the squared norm and, perhaps, a factor of all rhos.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn perturb<F: Float, A: Float, N: Size>(
@@ -132,14 +192,17 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
     lens: &Sequence<usize>,
     span: usize,
     rhos: &Sequence<InputScalar>,
-    squared_norm: &[A],
+    scalars: &[A],
     eps: InputScalar,
     eta: InputScalar,
-    #[comptime] adaptive: bool,
+    #[comptime] direction: Direction,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
-    let norm = squared_norm[0].sqrt();
-    let scale = A::new(1.0) / (norm + eps.get::<A>());
+    let norm = scalars[0].sqrt();
+    let mut scale = A::new(1.0) / (norm + eps.get::<A>());
+    if scalars.len() > 1 {
+        scale *= scalars[1];
+    }
     let refused = !(is_finite::<A>(norm) && is_finite::<A>(scale));
     let eta = Vector::<A, N>::new(eta.get::<A>());
 
@@ -155,8 +218,12 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
         while position < stop {
             let own = weight[position];
             let w = Vector::<A, N>::cast_from(own);
-            let mut ascent = Vector::<A, N>::cast_from(climbed[position]) * factor;
-            if adaptive {
+            let mut along = Vector::<A, N>::cast_from(climbed[position]);
+            if comptime!(direction == Direction::Update) {
+                along = w - along;
+            }
+            let mut ascent = along * factor;
+            if comptime!(direction == Direction::ScaledGradient) {
                 let t = w.abs() + eta;
                 ascent = t * (t * ascent);
             }
@@ -166,4 +233,59 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
         }
         start = end;
     }
+}
+
+/// Writes x a + y b, or x a + y b + z c, over each a. What has a coefficient of 0 may hold anything.
+///
+/// * `c` - empty without `third`.
+/// * `lens` - how many vectors each tensor has.
+/// * `span` - how many of them a cube takes.
+/// * `coefficients` - x, y and z.
+#[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
+#[allow(clippy::too_many_arguments)]
+pub(super) fn combine<F: Float, A: Float, N: Size>(
+    a: &mut Sequence<Box<[Vector<F, N>]>>,
+    b: &Sequence<Box<[Vector<F, N>]>>,
+    c: &Sequence<Box<[Vector<F, N>]>>,
+    lens: &Sequence<usize>,
+    span: usize,
+    coefficients: &[A],
+    #[comptime] third: bool,
+    #[define(F, A)] _dtypes: [ElemType; 2],
+) {
+    let zero = A::new(0.0);
+    let x = coefficients[0];
+    let y = coefficients[1];
+    let mut rest = y == zero;
+    if third {
+        rest = rest && coefficients[2] == zero;
+    }
+    let stays = rest && x == A::new(1.0);
+
+    let mut start = 0usize.runtime();
+    #[unroll]
+    for i in 0..b.len() {
+        let len = lens[i];
+        let end = start + len.div_ceil(span);
+        let of_a = &mut a[i];
+        let of_b = &b[i];
+        let (mut position, limit) = own_part(start, end, len, span);
+        let stop = select(stays, 0usize, limit);
+        while position < stop {
+            let mut sum = term::<F, A, N>(of_a[position], x) + term::<F, A, N>(of_b[position], y);
+            if third {
+                sum += term::<F, A, N>(c[i][position], coefficients[2]);
+            }
+            of_a[position] = Vector::cast_from(sum);
+            position += UNITS;
+        }
+        start = end;
+    }
+}
+
+#[cube]
+fn term<F: Float, A: Float, N: Size>(value: Vector<F, N>, coefficient: A) -> Vector<A, N> {
+    let nothing = Vector::<A, N>::new(A::new(0.0));
+    let term = Vector::<A, N>::cast_from(value) * Vector::<A, N>::new(coefficient);
+    select(coefficient == A::new(0.0), nothing, term)
 }

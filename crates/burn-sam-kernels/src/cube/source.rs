@@ -13,21 +13,16 @@ use burn_cubecl::cubecl::{Compiler, CubeKernel, WgpuCompilationOptions};
 use burn_fusion::custom::StreamId;
 use cubecl_common::device::{DeviceId, ServiceId};
 
-use super::shaders::{self, UNITS};
+use super::shaders::{self, Direction, Sums, UNITS};
 
-/// The shaders' names and WGSL sources, for launches with so many tensors. Made without a device, for
-/// the tests, which translate them for other graphics APIs.
+/// The shaders' names and WGSL sources, for launches with so many tensors a list, in all their forms. Made
+/// without a device, for the tests, which translate them for other graphics APIs.
 ///
 /// # Arguments
 ///
 /// * `half` - for f16 tensors, otherwise for f32 ones.
 /// * `vector_size` - of a load.
-pub fn wgsl(
-    tensors: usize,
-    half: bool,
-    vector_size: usize,
-    adaptive: bool,
-) -> Vec<(&'static str, String)> {
+pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, String)> {
     let wide = ElemType::Float(FloatKind::F32);
     let dtype = if half {
         ElemType::Float(FloatKind::F16)
@@ -38,28 +33,8 @@ pub fn wgsl(
     let (device, target) = (properties(), Arc::new(TargetProperties::default()));
     let (count, dim) = (CubeCount::new_single(), CubeDim::new_1d(UNITS as u32));
     let address = AddressType::U32;
+    let lens = || (0..tensors).collect();
 
-    let sums_of_squares = shaders::sums_of_squares::create_dummy_kernel(
-        device.clone(),
-        target.clone(),
-        count.clone(),
-        dim,
-        address,
-        vector_size,
-        if adaptive {
-            buffers(tensors)
-        } else {
-            SequenceArg::new()
-        },
-        buffers(tensors),
-        (0..tensors).collect(),
-        UNITS,
-        buffer(),
-        0,
-        scalar(),
-        adaptive,
-        [dtype, wide],
-    );
     let total = shaders::total::create_dummy_kernel(
         device.clone(),
         target.clone(),
@@ -71,29 +46,85 @@ pub fn wgsl(
         buffer(),
         wide,
     );
-    let perturb = shaders::perturb::create_dummy_kernel(
-        device,
-        target,
-        count,
-        dim,
-        address,
-        vector_size,
-        buffers(tensors),
-        buffers(tensors),
-        (0..tensors).collect(),
-        UNITS,
-        (0..tensors).map(|_| scalar()).collect(),
-        buffer(),
-        scalar(),
-        scalar(),
-        adaptive,
-        [dtype, wide],
-    );
-    vec![
-        ("sums_of_squares", compile(&sums_of_squares)),
-        ("total", compile(&total)),
-        ("perturb", compile(&perturb)),
-    ]
+    let mut sources = vec![("total".to_string(), compile(&total))];
+    for sums in [
+        Sums::Squares,
+        Sums::ScaledSquares,
+        Sums::SquaredDistance,
+        Sums::Products,
+    ] {
+        let kernel = shaders::partial_sums::create_dummy_kernel(
+            device.clone(),
+            target.clone(),
+            count.clone(),
+            dim,
+            address,
+            vector_size,
+            buffers(tensors),
+            match sums {
+                Sums::Squares => SequenceArg::new(),
+                _ => buffers(tensors),
+            },
+            lens(),
+            UNITS,
+            buffer(),
+            0,
+            1,
+            scalar(),
+            sums,
+            [dtype, wide],
+        );
+        sources.push((format!("partial_sums, {sums:?}"), compile(&kernel)));
+    }
+    for direction in [
+        Direction::Gradient,
+        Direction::ScaledGradient,
+        Direction::Update,
+    ] {
+        let kernel = shaders::perturb::create_dummy_kernel(
+            device.clone(),
+            target.clone(),
+            count.clone(),
+            dim,
+            address,
+            vector_size,
+            buffers(tensors),
+            buffers(tensors),
+            lens(),
+            UNITS,
+            (0..tensors).map(|_| scalar()).collect(),
+            buffer(),
+            scalar(),
+            scalar(),
+            direction,
+            [dtype, wide],
+        );
+        sources.push((format!("perturb, {direction:?}"), compile(&kernel)));
+    }
+    for third in [false, true] {
+        let kernel = shaders::combine::create_dummy_kernel(
+            device.clone(),
+            target.clone(),
+            count.clone(),
+            dim,
+            address,
+            vector_size,
+            buffers(tensors),
+            buffers(tensors),
+            if third {
+                buffers(tensors)
+            } else {
+                SequenceArg::new()
+            },
+            lens(),
+            UNITS,
+            buffer(),
+            third,
+            [dtype, wide],
+        );
+        sources.push((format!("combine, third: {third}"), compile(&kernel)));
+    }
+    sources
 }
 
 fn compile(kernel: &impl CubeKernel) -> String {

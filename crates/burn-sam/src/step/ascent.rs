@@ -78,7 +78,7 @@ fn climb_along<M: Module>(
     let mut assign = Assign(HashMap::with_capacity(count));
     for (List { ids, parameters }, eta) in lists {
         if !ids.is_empty() {
-            let climbed = perturb(parameters, norm.clone(), sam.eps(), eta);
+            let climbed = perturb(parameters, norm.clone(), sam.eps(), eta, None);
             assign.0.extend(ids.into_iter().zip(climbed));
         }
     }
@@ -149,9 +149,7 @@ impl Ascent {
             Self::Friendly { sigma, .. } if memory.count() > 0 => {
                 let average = memory.vectors_of(module, &grads);
                 let one = memory.one();
-                let refused = one.clone().is_nan();
-                let coefficients = [one.clone(), one * -sigma];
-                combine(module, grads, &average, &coefficients, &refused)
+                combine(module, grads, &average, &[one.clone(), one * -sigma])
             }
             _ => grads,
         }

@@ -119,8 +119,8 @@ impl Between {
         };
         let scale = (gg / vv).sqrt() * alpha;
         let refused = scale.clone().is_finite().bool_not();
-        let coefficients = [scale.ones_like(), scale];
-        combine(module, grads, &directions, &coefficients, &refused)
+        let coefficients = [scale.ones_like(), scale.mask_fill(refused, 0.0)];
+        combine(module, grads, &directions, &coefficients)
     }
 
     /// What a climbing step has to remember for the steps between: the part of its second gradients h that
@@ -138,7 +138,7 @@ impl Between {
         let refused = along.clone().is_finite().bool_not();
         let coefficients = [along.ones_like(), along.neg()];
         let h = copy(module, climbed);
-        report(module, memory, (h, at_w), &coefficients, refused, climbed);
+        report(module, memory, (h, at_w), coefficients, refused, climbed);
     }
 }
 
@@ -147,15 +147,15 @@ fn report<M: Module>(
     module: &M,
     memory: &Memory,
     (h, g): (GradientsParams, &GradientsParams),
-    coefficients: &[Tensor<1>; 2],
+    coefficients: [Tensor<1>; 2],
     refused: Tensor<1, Bool>,
     grads: &mut GradientsParams,
 ) {
+    let coefficients = coefficients.map(|c| c.mask_fill(refused.clone(), 0.0));
     module.visit(&mut Report {
         memory,
         at_w: g,
-        vectors: combine(module, h, g, coefficients, &refused),
-        refused,
+        vectors: combine(module, h, g, &coefficients),
         grads,
     });
 }
@@ -164,7 +164,6 @@ struct Report<'a> {
     memory: &'a Memory,
     at_w: &'a GradientsParams,
     vectors: GradientsParams,
-    refused: Tensor<1, Bool>,
     grads: &'a mut GradientsParams,
 }
 
@@ -173,9 +172,6 @@ impl ModuleVisitor for Report<'_> {
         if let Some(vector) = self.vectors.remove::<D>(param.id)
             && self.at_w.get::<D>(param.id).is_some()
         {
-            let refused = self.refused.clone().to_device(&vector.device());
-            let refused = refused.reshape([1; D]).expand(vector.shape());
-            let vector = vector.mask_fill(refused, 0.0);
             self.memory.report(self.grads, param.id, vector);
         }
     }
@@ -218,7 +214,9 @@ impl Descent {
             }
         };
         let refused = gg.is_finite().bool_not();
-        combine(module, climbed, at_w, &coefficients, &refused)
+        let [x, y] = coefficients;
+        let coefficients = [x.mask_fill(refused.clone(), 1.0), y.mask_fill(refused, 0.0)];
+        combine(module, climbed, at_w, &coefficients)
     }
 }
 
@@ -240,7 +238,7 @@ pub(crate) fn report_sharpness<M: Module>(
         module,
         memory,
         (climbed, at_w),
-        &coefficients,
+        coefficients,
         refused,
         grads,
     );

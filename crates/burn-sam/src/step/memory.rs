@@ -312,8 +312,11 @@ impl Memory {
             0 => (0.0, 1.0),
             _ => (lambda, 1.0 - lambda),
         };
-        let coefficients = [share.ones_like() * old, share.recip() * new];
-        let averages = combine(pairs, &coefficients, &refused);
+        let coefficients = [
+            (share.ones_like() * old).mask_fill(refused.clone(), 1.0),
+            (share.recip() * new).mask_fill(refused, 0.0),
+        ];
+        let averages = combine(pairs, &coefficients);
         for (index, average) in indices.into_iter().zip(averages) {
             self.vectors[index].set(average.into_tensor());
         }

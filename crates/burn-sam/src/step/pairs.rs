@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::{Bool, Tensor};
+use burn::tensor::Tensor;
 use burn_sam_kernels::{Combined, Pair, inner_products};
 
 /// <a, a>, <a, b> and <b, b> over the parameters that have both, or `None` if there is none. A parameter
@@ -42,13 +42,13 @@ pub(crate) fn products<M: Module>(
     inner_products(&pairs.pairs)
 }
 
-/// x a + y b of each parameter that has both, and a of each that has it alone, or where it is refused.
+/// x a + y b of each parameter that has both, and a of each that has it alone. What has a coefficient of 0 may
+/// hold anything.
 pub(crate) fn combine<M: Module>(
     module: &M,
     a: GradientsParams,
     b: &GradientsParams,
     coefficients: &[Tensor<1>; 2],
-    refused: &Tensor<1, Bool>,
 ) -> GradientsParams {
     struct Pairs<'a> {
         a: GradientsParams,
@@ -92,7 +92,7 @@ pub(crate) fn combine<M: Module>(
         alone: GradientsParams::new(),
     };
     module.visit(&mut pairs);
-    let combined = burn_sam_kernels::combine(pairs.pairs, coefficients, refused);
+    let combined = burn_sam_kernels::combine(pairs.pairs, coefficients);
     let mut register = Register(pairs.ids.into_iter().zip(combined).collect(), pairs.alone);
     module.visit(&mut register);
     register.1
