@@ -60,7 +60,7 @@ mod parameter;
 pub mod portable;
 
 pub use pair::{Combined, Pair, combine, inner_products};
-pub use parameter::{Climbed, Parameter, perturb, squared_norm};
+pub use parameter::{Climbed, Parameter, known, perturb, squared_norm};
 
 /// For the tests and benchmarks of this workspace.
 #[cfg(feature = "cube")]

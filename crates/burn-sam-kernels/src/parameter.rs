@@ -199,6 +199,19 @@ pub fn perturb(
     all.expect("each parameter took one of the three ways")
 }
 
+/// The value of a tensor of shape `[1]`, if it can be had without waiting for a device: on the CPU backends that have
+/// kernels here.
+pub fn known(value: &Tensor<1>) -> Option<f64> {
+    #[allow(unreachable_patterns)]
+    match value.device().as_dispatch() {
+        #[cfg(feature = "flex")]
+        burn::backend::DispatchDevice::Flex(_) => value.clone().into_data().iter::<f64>().next(),
+        #[cfg(feature = "ndarray")]
+        burn::backend::DispatchDevice::NdArray(_) => value.clone().into_data().iter::<f64>().next(),
+        _ => None,
+    }
+}
+
 /// The backends' own kernels, with all of a device's parameters at once.
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod kernels {

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diagnostics::OptimizerRule;
 use crate::step::Kind;
-use crate::{Ascent, AscentPart, Between, Descent, SamOptimizer, SamSteps};
+use crate::{Ascent, AscentPart, Between, Descent, Radius, SamOptimizer, SamSteps};
 
 /// Configuration of sharpness-aware minimization (SAM).
 ///
@@ -27,6 +27,7 @@ use crate::{Ascent, AscentPart, Between, Descent, SamOptimizer, SamSteps};
 /// | field | default | what it is |
 /// | --- | --- | --- |
 /// | `rho` | 0.05 | radius of the neighbourhood, in the units of the weights |
+/// | `radius` | `"constant"` | how rho changes from step to step: a [`Radius`] |
 /// | `adaptive` | false | whether the radius is relative to each weight (ASAM) |
 /// | `eta` | 0 | ASAM's offset: its T is \|w\| + eta |
 /// | `eps` | 1e-12 | stability constant, added to the gradient norm |
@@ -74,6 +75,7 @@ use crate::{Ascent, AscentPart, Between, Descent, SamOptimizer, SamSteps};
 #[serde(try_from = "Unchecked")]
 pub struct SamConfig {
     rho: f64,
+    radius: Radius,
     adaptive: bool,
     eta: f64,
     eps: f64,
@@ -101,6 +103,7 @@ impl Default for SamConfig {
     fn default() -> Self {
         Self {
             rho: 0.05,
+            radius: Radius::Constant,
             adaptive: false,
             eta: 0.0,
             eps: 1e-12,
@@ -121,6 +124,37 @@ impl SamConfig {
     /// The defaults of the paper: plain SAM with a rho of 0.05.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// SAM without a radius to choose, and without one that kills: rho [sets itself](Radius::Rule), and the
+    /// gradients to descend along are [limited](Descent::Limited) to the length of those at w.
+    ///
+    /// Two passes a step. [`rho`](Self::with_rho) is where the radius starts, and matters little.
+    ///
+    /// ```
+    /// use burn_sam::{Descent, Radius, SamConfig};
+    ///
+    /// let auto = SamConfig::new()
+    ///     .with_radius(Radius::Rule { rise: 0.7 })
+    ///     .with_descent(Descent::Limited);
+    /// assert_eq!(SamConfig::auto(), auto);
+    /// ```
+    pub fn auto() -> Self {
+        Self {
+            radius: Radius::Rule { rise: 0.7 },
+            descent: Descent::Limited,
+            ..Self::default()
+        }
+    }
+
+    /// [`auto`](Self::auto) for little more than the base optimizer's time: [LookSAM](Self::looksam), whose
+    /// radius sets itself at every fifth step, with the steps between limited too.
+    pub fn auto_looksam() -> Self {
+        Self {
+            radius: Radius::Rule { rise: 0.3 },
+            descent: Descent::Limited,
+            ..Self::looksam()
+        }
     }
 
     /// ASAM as its authors have it: [adaptive](Self::with_adaptive) but for biases, with an eta of 0.01
@@ -187,6 +221,16 @@ impl SamConfig {
     /// If `rho` is negative, NaN or infinite.
     pub fn with_rho(mut self, rho: f64) -> Self {
         self.rho = rho;
+        self.checked()
+    }
+
+    /// Sets how rho changes from step to step.
+    ///
+    /// # Panics
+    ///
+    /// If a number of it is out of range, or it does not go with another setting.
+    pub fn with_radius(mut self, radius: Radius) -> Self {
+        self.radius = radius;
         self.checked()
     }
 
@@ -308,7 +352,7 @@ impl SamConfig {
     }
 
     /// Sets what the base optimizer gets: the gradients at w + e(w) alone, as in SAM, or combined with
-    /// those at w, as in GSAM and WSAM.
+    /// those at w, as in GSAM and WSAM, or limited to the length of those at w.
     ///
     /// # Panics
     ///
@@ -352,6 +396,11 @@ impl SamConfig {
     /// The radius of every parameter that no group matches.
     pub fn rho(&self) -> f64 {
         self.rho
+    }
+
+    /// How rho changes from step to step.
+    pub fn radius(&self) -> Radius {
+        self.radius
     }
 
     /// Whether the radius is relative to each weight (ASAM).
@@ -456,14 +505,37 @@ impl SamConfig {
 
     /// Whether what a step does depends on how many there have been.
     pub(crate) fn counts_steps(&self) -> bool {
-        self.every > 1 || self.start > 0 || matches!(self.ascent, Ascent::Friendly { .. })
+        self.every > 1
+            || self.start > 0
+            || matches!(self.ascent, Ascent::Friendly { .. })
+            || matches!(self.radius, Radius::Raised { .. })
+    }
+
+    /// Whether anything is kept from one step to the next.
+    pub(crate) fn keeps_something(&self) -> bool {
+        self.counts_steps()
+            || self.remembers().is_some()
+            || matches!(
+                self.radius,
+                Radius::LearningRate { .. } | Radius::Rule { .. }
+            )
     }
 
     /// Whether the gradients at w are used for more than the ascent, which writes into them if nobody else
     /// holds them.
     pub(crate) fn keeps_first_gradients(&self) -> bool {
-        self.descent != Descent::Climbed
-            || matches!(self.remembers(), Some(Kind::Average | Kind::Orthogonal))
+        match self.descent {
+            Descent::Gsam { .. } | Descent::Wsam { .. } => return true,
+            // Of the gradients that ASAM climbs along, the norm is another.
+            Descent::Limited if self.adaptive => return true,
+            Descent::Limited | Descent::Climbed => {}
+        }
+        matches!(self.remembers(), Some(Kind::Average | Kind::Orthogonal))
+    }
+
+    /// Whether the update depends on the gradients at w, which then must be the same for all workers.
+    pub(crate) fn descends_along_first_gradients(&self) -> bool {
+        self.keeps_first_gradients() || self.descent == Descent::Limited
     }
 
     /// What is kept from step to step.
@@ -504,6 +576,7 @@ impl SamConfig {
 
     fn validate(&self) -> Result<(), String> {
         check_size("rho", self.rho)?;
+        self.radius.validate(self.rho)?;
         check_size("eta", self.eta)?;
         check_size("eps", self.eps)?;
         let fraction = self.ascent_fraction;
@@ -532,7 +605,7 @@ impl SamConfig {
     fn validate_together(&self) -> Result<(), String> {
         let looks = matches!(self.between, Between::Looksam { .. });
         let friendly = matches!(self.ascent, Ascent::Friendly { .. });
-        let combines = self.descent != Descent::Climbed;
+        let combines = !matches!(self.descent, Descent::Climbed | Descent::Limited);
         let refuse =
             |what: &str, why: &str| Err(format!("SamConfig: {what} do not go together: {why}"));
         match self.ascent {
@@ -544,9 +617,18 @@ impl SamConfig {
                 "ascent msam and ascents or ascent_fraction",
                 "MSAM climbs along the last update and takes no gradient for it",
             ),
-            Ascent::Msam if combines => refuse(
+            Ascent::Msam if self.descent != Descent::Climbed => refuse(
                 "ascent msam and a descent",
                 "MSAM takes no gradient at w to combine with that at w + e(w)",
+            ),
+            Ascent::Msam if self.radius.is_rule() => refuse(
+                "ascent msam and radius rule",
+                "the rule compares the loss at w + e(w) with that at w, and MSAM takes none at w",
+            ),
+            _ if self.radius.is_rule() && self.start > 0 => refuse(
+                "radius rule and start",
+                "the rule measures from the loss of the first step, at which it has to climb; it starts with a \
+                 small radius by itself",
             ),
             _ if looks && friendly => refuse(
                 "between looksam and ascent friendly",
@@ -640,6 +722,7 @@ impl core::fmt::Display for SamConfig {
 #[serde(default, deny_unknown_fields)]
 struct Unchecked {
     rho: Option<f64>,
+    radius: Radius,
     adaptive: bool,
     eta: Option<f64>,
     eps: Option<f64>,
@@ -666,6 +749,7 @@ impl Default for Unchecked {
         let config = SamConfig::default();
         Self {
             rho: Some(config.rho),
+            radius: config.radius,
             adaptive: config.adaptive,
             eta: Some(config.eta),
             eps: Some(config.eps),
@@ -688,6 +772,7 @@ impl TryFrom<Unchecked> for SamConfig {
     fn try_from(file: Unchecked) -> Result<Self, String> {
         let config = Self {
             rho: file.rho.unwrap_or(f64::NAN),
+            radius: file.radius,
             adaptive: file.adaptive,
             eta: file.eta.unwrap_or(f64::NAN),
             eps: file.eps.unwrap_or(f64::NAN),

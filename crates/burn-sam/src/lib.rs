@@ -57,7 +57,7 @@ pub use flatness::{
 #[cfg(feature = "plot")]
 pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
-pub use learner::{SamModel, SharpnessMetric};
+pub use learner::{RhoMetric, SamModel, SharpnessMetric};
 pub use optimizer::SamOptimizer;
-pub use step::{Ascent, AscentPart, Between, Climbed, Descent, Passes};
+pub use step::{Ascent, AscentPart, Between, Climbed, Descent, Passes, Radius};
 pub use steps::SamSteps;

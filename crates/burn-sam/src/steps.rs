@@ -1,8 +1,8 @@
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::ModuleOptimizer;
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Gradients;
+use burn::tensor::{Gradients, Tensor};
 
 use crate::SamConfig;
 use crate::step::{Memory, Pass, Passes, gradients_of, passes};
@@ -67,17 +67,99 @@ impl SamSteps {
         F: FnMut(&M) -> (T, Gradients),
     {
         assert!(
+            !self.sam.radius().is_rule(),
+            "radius rule sets rho from the losses of a step, which SamSteps::optimize does not know: call \
+             SamSteps::minimize, which is given the loss"
+        );
+        let no_losses = |_: &T| None;
+        self.take(optim, lr.into(), module, no_losses, |module, at| {
+            let (value, grads) = pass(module);
+            (value, gradients_of(module, grads, at))
+        })
+    }
+
+    /// One step, given the loss: its passes, backward too, and the update.
+    ///
+    /// This is what a [radius](crate::Radius::Rule) that sets itself needs; every other method takes it as well.
+    ///
+    /// # Arguments
+    ///
+    /// * `optim` - as for [`optimize`](Self::optimize).
+    /// * `lr` - the learning rate.
+    /// * `module` - the module at w.
+    /// * `loss` - the loss of the batch, of shape `[1]`, with the module that it is given: called once or more, as
+    ///   the method has it.
+    ///
+    /// # Panics
+    ///
+    /// As [`optimize`](Self::optimize).
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::optim::SgdConfig;
+    /// use burn::tensor::{Device, Tensor};
+    /// use burn_sam::SamConfig;
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let mut model = LinearConfig::new(2, 1).init(&device);
+    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, -1.0]], &device);
+    ///
+    /// let mut steps = SamConfig::auto().steps(&model);
+    /// let mut optim = SgdConfig::new().init();
+    /// for _ in 0..3 {
+    ///     let (updated, losses) = steps.minimize(&mut optim, 0.1, model, |model: &Linear| {
+    ///         model.forward(inputs.clone()).square().mean()
+    ///     });
+    ///     model = updated;
+    ///     assert!(losses.at_w.is_some());
+    /// }
+    /// let rho: f64 = steps.rho().into_scalar();
+    /// # assert!(rho > 0.0 && rho != 0.05);
+    /// ```
+    pub fn minimize<M, F>(
+        &mut self,
+        optim: &mut ModuleOptimizer,
+        lr: impl Into<ModuleLearningRate>,
+        module: M,
+        mut loss: F,
+    ) -> (M, Passes<Tensor<1>>)
+    where
+        M: Module,
+        F: FnMut(&M) -> Tensor<1>,
+    {
+        let its_own = |loss: &Tensor<1>| Some(loss.clone());
+        self.take(optim, lr.into(), module, its_own, |module, at| {
+            let loss = loss(module);
+            let grads = gradients_of(module, loss.backward(), at);
+            (loss.without_autodiff(), grads)
+        })
+    }
+
+    fn take<M: Module, T>(
+        &mut self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        module: M,
+        loss: impl Fn(&T) -> Option<Tensor<1>>,
+        mut pass: impl FnMut(&M, Pass) -> (T, GradientsParams),
+    ) -> (M, Passes<T>) {
+        assert!(
             self.sam.ascent_part().is_whole(),
-            "SamConfig::optimize and SamSteps::optimize take all gradients on the whole batch, but the \
+            "SamConfig::optimize and SamSteps take all gradients on the whole batch, but the \
              ascent_fraction is below 1: call SamConfig::first_step with gradients taken on \
              SamConfig::ascent_part of the batch, then Climbed::second_step with those of the whole batch"
         );
         let (values, mut grads) =
             passes(&self.sam, &self.memory, &module, Pass::AtW, |module, at| {
-                let (value, grads) = pass(&module);
-                (value, gradients_of(&module, grads, at))
+                pass(&module, at)
             });
-        let lr = lr.into();
+        if let (Some(at_w), Some(climbed)) = (&values.at_w, &values.climbed)
+            && let (Some(at_w), Some(climbed)) = (loss(at_w), loss(climbed))
+        {
+            self.memory.report_losses(&mut grads, [at_w, climbed]);
+        }
         let memory = core::mem::take(&mut self.memory);
         let reports = memory.collect(|id| grads.remove(id));
         let (module, memory) = memory.update(&self.sam, &lr, module, reports, |module| {
@@ -85,6 +167,12 @@ impl SamSteps {
         });
         self.memory = memory;
         (module, values)
+    }
+
+    /// The radius rho of the next step, of shape `[1]`, of every parameter that no group matches. Nothing waits for
+    /// it until it is read.
+    pub fn rho(&self) -> Tensor<1> {
+        self.memory.rho(&self.sam)
     }
 
     /// The module with what is kept beside it, to be saved: a checkpoint of both.
@@ -105,7 +193,7 @@ impl SamSteps {
         module: M,
         record: ModuleRecord,
     ) -> Result<M, RecordError> {
-        let (module, memory) = self.memory.clone().load(module, record)?;
+        let (module, memory) = self.memory.clone().load(&self.sam, module, record)?;
         self.memory = memory;
         Ok(module)
     }

@@ -8,9 +8,9 @@ use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
 use indicatif::ProgressBar;
 
-use crate::data::{Digit, DigitBatch, batches, split};
+use crate::data::{Digit, DigitBatch, TRAINING_IMAGES, batches, split};
 use crate::model::{ConvNet, Mlp, Network, seeded};
-use crate::training::{LEARNING_RATE, Setting, climbing, sgd};
+use crate::training::{Base, Setting, climbing};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -39,6 +39,8 @@ pub struct Task<'a> {
     pub epochs: usize,
     /// Images a step.
     pub batch_size: usize,
+    /// The optimizer.
+    pub base: Base,
     /// With autodiff.
     pub device: &'a Device,
 }
@@ -87,6 +89,11 @@ pub struct Measures {
 pub const TUNING_SEEDS: u64 = 1000;
 
 impl Task<'_> {
+    /// Of a training.
+    pub fn steps(&self) -> usize {
+        self.epochs * TRAINING_IMAGES.div_ceil(self.batch_size)
+    }
+
     /// Runs all jobs, one a core at a time, and returns their outcomes in order. With `measure`, it
     /// measures flatness.
     ///
@@ -168,8 +175,8 @@ impl Task<'_> {
         for method in methods {
             let model = model.clone();
             steps.push(match method {
-                None => timed_step(model, batch),
-                Some(sam) => timed_step(climbing(sam, model), batch),
+                None => timed_step(self.base, model, batch),
+                Some(sam) => timed_step(self.base, climbing(sam, model), batch),
             });
         }
         let mut seconds = vec![Vec::with_capacity(ROUNDS); methods.len()];
@@ -206,6 +213,7 @@ impl Task<'_> {
             seed: job.seed,
             epochs: self.epochs,
             batch_size: self.batch_size,
+            base: self.base,
             device: self.device.clone(),
             split: &split,
             bar: &ProgressBar::hidden(),
@@ -237,9 +245,9 @@ impl Task<'_> {
 const TURN: usize = 5;
 
 /// A turn of training steps whose seconds are counted, again and again.
-fn timed_step<M: Network>(model: M, batch: &DigitBatch) -> Box<dyn FnMut() -> f64> {
+fn timed_step<M: Network>(base: Base, model: M, batch: &DigitBatch) -> Box<dyn FnMut() -> f64> {
     let (mut model, batch) = (Some(model), batch.clone());
-    let mut optim = sgd();
+    let mut optim = base.init();
     Box::new(move || {
         let device = batch.images.device();
         device.sync().expect("the device works");
@@ -247,7 +255,7 @@ fn timed_step<M: Network>(model: M, batch: &DigitBatch) -> Box<dyn FnMut() -> f6
         for _ in 0..TURN {
             let now = model.take().expect("it is put back");
             let output = TrainStep::step(&now, batch.clone());
-            model = Some(now.optimize(&mut optim, LEARNING_RATE.into(), output.grads));
+            model = Some(now.optimize(&mut optim, base.learning_rate().into(), output.grads));
         }
         device.sync().expect("the device works");
         start.elapsed().as_secs_f64()

@@ -17,7 +17,8 @@ pub const SIDE: usize = 8;
 pub const PIXELS: usize = SIDE * SIDE;
 /// The digits from 0 to 9.
 pub const CLASSES: usize = 10;
-const TRAINING_IMAGES: usize = 1000;
+/// Of the images, those that are trained on.
+pub const TRAINING_IMAGES: usize = 1000;
 
 /// An image of a digit and which it is said to be.
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use clap::Parser;
 use digits::data;
 use digits::model::{Mlp, seeded};
 use digits::options::{absolute, create, fraction, part, progress_bar, radius};
-use digits::training::Setting;
+use digits::training::{Base, Setting};
 use example_common::Backend;
 
 use crate::report::{Method, Run};
@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
             seed,
             epochs,
             batch_size: 64,
+            base: Base::Sgd,
             device: device.clone(),
             split: &split,
             bar: &bar,

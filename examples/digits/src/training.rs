@@ -7,7 +7,7 @@ use anyhow::bail;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::optim::momentum::MomentumConfig;
-use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::AccuracyMetric;
@@ -19,8 +19,36 @@ use indicatif::ProgressBar;
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split};
 use crate::model::Network;
 
-pub(crate) const LEARNING_RATE: f64 = 0.1;
-const MOMENTUM: f64 = 0.9;
+/// The optimizer that SAM is put around.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Base {
+    /// With a momentum of 0.9
+    Sgd,
+    /// With its defaults
+    Adamw,
+}
+
+impl Base {
+    pub(crate) fn init(self) -> ModuleOptimizer {
+        match self {
+            Self::Sgd => {
+                let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+                SgdConfig::new().with_momentum(Some(momentum)).init()
+            }
+            Self::Adamw => AdamWConfig::new().init(),
+        }
+    }
+
+    pub(crate) fn learning_rate(self) -> f64 {
+        match self {
+            Self::Sgd => 0.1,
+            Self::Adamw => 0.003,
+        }
+    }
+}
 
 /// What trainings that are to be compared share: the images, the shuffles, the epochs.
 pub struct Setting<'a> {
@@ -30,6 +58,8 @@ pub struct Setting<'a> {
     pub epochs: usize,
     /// Images a step.
     pub batch_size: usize,
+    /// The optimizer.
+    pub base: Base,
     /// With autodiff.
     pub device: Device,
     /// The images.
@@ -65,7 +95,7 @@ impl<M> Trained<M> {
 }
 
 impl Setting<'_> {
-    /// Trains a network with SGD, a learning rate of 0.1 and a momentum of 0.9, under SAM or without.
+    /// Trains a network, under SAM or without.
     ///
     /// # Errors
     ///
@@ -84,7 +114,7 @@ impl Setting<'_> {
 
     fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
         let start = Instant::now();
-        let learner = Learner::new(model, sgd(), LEARNING_RATE);
+        let learner = Learner::new(model, self.base.init(), self.base.learning_rate());
         let (renderer, percents) = ProgressRenderer::new(self.bar.clone(), "Accuracy");
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
@@ -137,13 +167,6 @@ pub(crate) fn climbing<M: Network>(sam: &SamConfig, model: M) -> SamModel<M> {
         images: part.of(&batch.images),
         labels: part.of(&batch.labels),
     })
-}
-
-pub(crate) fn sgd() -> ModuleOptimizer {
-    let momentum = MomentumConfig::new()
-        .with_momentum(MOMENTUM)
-        .with_dampening(0.0);
-    SgdConfig::new().with_momentum(Some(momentum)).init()
 }
 
 /// The mean of some values and their standard deviation (of a sample: over n - 1).

@@ -12,7 +12,7 @@ use clap::Parser;
 use digits::data::{self, DigitBatch, Split};
 use digits::model::{Mlp, seeded};
 use digits::options::{absolute, create, part, progress_bar, radius};
-use digits::training::Setting;
+use digits::training::{Base, Setting};
 use example_common::Backend;
 use indicatif::ProgressBar;
 
@@ -149,6 +149,7 @@ fn train(options: &Options, split: &Split, device: &Device) -> anyhow::Result<Ve
         seed: options.seed,
         epochs: options.epochs as usize,
         batch_size: 64,
+        base: Base::Sgd,
         device: device.clone(),
         split,
         bar: &bar,

@@ -77,6 +77,7 @@ fn the_defaults_are_the_papers() {
         serde_json::to_value(SamConfig::new()).unwrap(),
         json!({
             "rho": 0.05,
+            "radius": "constant",
             "adaptive": false,
             "eta": 0.0,
             "eps": 1e-12,

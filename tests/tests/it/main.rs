@@ -11,6 +11,7 @@ mod methods;
 mod modules;
 mod optimizer;
 mod picture;
+mod radii;
 mod reference;
 #[cfg(feature = "wgpu-unfused")]
 mod shaders;

@@ -9,7 +9,7 @@ use burn::optim::{
 use burn::store::ModuleRecord;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainStep};
-use burn_sam::{Ascent, Between, Climbed, Descent, SamConfig, SamModel};
+use burn_sam::{Ascent, Between, Climbed, Descent, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message,
     pseudo_random, random_cases, read, same_values, values,
@@ -31,12 +31,27 @@ fn with_memory() -> Vec<SamConfig> {
             .with_start(1),
         sam.clone().with_every(3),
         sam.clone().with_start(2),
-        sam.with_descent(Descent::Wsam {
+        sam.clone().with_descent(Descent::Wsam {
             gamma: 0.8,
             decoupled: true,
         }),
+        SamConfig::auto(),
+        SamConfig::auto_looksam().with_every(3),
+        SamConfig::friendly().with_radius(Radius::Rule { rise: 0.7 }),
+        SamConfig::msam().with_radius(Radius::Raised { steps: 4 }),
+        sam.clone()
+            .with_start(1)
+            .with_radius(Radius::Raised { steps: 3 }),
+        sam.with_radius(FOLLOWING),
     ]
 }
+
+/// GSAM's rule, for a learning rate that stays.
+const FOLLOWING: Radius = Radius::LearningRate {
+    rho_min: 0.1,
+    lr_min: 0.0,
+    lr_max: 0.15,
+};
 
 fn all_methods() -> Vec<SamConfig> {
     methods().into_iter().chain(with_memory()).collect()
@@ -55,6 +70,9 @@ fn methods() -> Vec<SamConfig> {
             gamma: 0.8,
             decoupled: false,
         }),
+        sam.clone().with_descent(Descent::Limited),
+        sam.with_ascents(2).with_descent(Descent::Limited),
+        SamConfig::asam().with_descent(Descent::Limited),
         SamConfig::asam()
             .with_ascents(2)
             .with_descent(Descent::Gsam { alpha: 0.4 }),
@@ -162,8 +180,8 @@ fn steps_in_a_loop_are_those_of_the_learner() {
             let mut steps = sam.steps(&model);
             let (mut optim, mut learner_optim) = (momentum(), momentum());
             for points in &batches(&device) {
-                (model, _) = steps.optimize(&mut optim, LR, model, |model: &NormMlp| {
-                    ((), model.predict(points).loss.backward())
+                (model, _) = steps.minimize(&mut optim, LR, model, |model: &NormMlp| {
+                    model.predict(points).loss
                 });
                 wrapped = learn(wrapped, &mut learner_optim, &[points]);
                 assert_eq!(wrapped.statistics(), model.statistics(), "{sam}");
@@ -187,7 +205,11 @@ fn steps_in_a_loop_are_those_of_the_learner() {
 fn accumulation_remembers_as_one_batch_does() {
     for device in devices() {
         let device = device.autodiff();
-        for sam in all_methods() {
+        // What follows the learning rate sees that it is another.
+        for sam in all_methods()
+            .into_iter()
+            .filter(|sam| sam.radius() != FOLLOWING)
+        {
             let start = Mlp::new(1, &device);
             let (mut once, mut twice) = (sam.init(start.clone()), sam.init(start.clone()));
             let (mut optim, mut optim_of_twice) = (sgd(), sgd());
@@ -241,10 +263,9 @@ fn a_run_that_is_interrupted_at_an_odd_step_goes_on_exactly() {
             let (mut whole, mut optim) = (sam.init(start.clone()), momentum());
             let (mut model, mut loop_optim) = (start.clone(), momentum());
             let mut steps = sam.steps(&model);
-            let pass = |model: &Mlp, points: &Points| ((), model.loss(points).backward());
             for points in &points[..4] {
                 whole = learn(whole, &mut optim, &[points]);
-                (model, _) = steps.optimize(&mut loop_optim, LR, model, |m| pass(m, points));
+                (model, _) = steps.minimize(&mut loop_optim, LR, model, |m| m.loss(points));
             }
             let through_bytes = |record: ModuleRecord| {
                 ModuleRecord::from_bytes(record.into_bytes().unwrap()).unwrap()
@@ -262,10 +283,10 @@ fn a_run_that_is_interrupted_at_an_odd_step_goes_on_exactly() {
             for points in &points[4..] {
                 whole = learn(whole, &mut optim, &[points]);
                 resumed = learn(resumed, &mut resumed_optim, &[points]);
-                (model, _) = steps.optimize(&mut loop_optim, LR, model, |m| pass(m, points));
+                (model, _) = steps.minimize(&mut loop_optim, LR, model, |m| m.loss(points));
                 (resumed_model, _) =
-                    resumed_steps.optimize(&mut resumed_loop_optim, LR, resumed_model, |m| {
-                        pass(m, points)
+                    resumed_steps.minimize(&mut resumed_loop_optim, LR, resumed_model, |m| {
+                        m.loss(points)
                     });
             }
             assert!(same_values(&*resumed, &*whole), "{sam} on {device:?}");
@@ -528,17 +549,14 @@ fn a_step_of_nans_at_w_is_forgotten() {
             let mut steps = sam.steps(&model);
             for (step, points) in points.iter().enumerate() {
                 let mut passes = 0;
-                (model, _) = steps.optimize(&mut sgd(), LR, model, |model: &Mlp| {
+                (model, _) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
                     passes += 1;
                     // The first pass of the climbing step 3; with MSAM there is no such pass.
                     let bad = step == 3 && passes == 1 && sam.ascent() != Ascent::Msam;
                     let loss = model.loss(points);
-                    let grads = match bad {
-                        true => (loss * f32::NAN).backward(),
-                        false => loss.backward(),
-                    };
-                    ((), grads)
+                    if bad { loss * f32::NAN } else { loss }
                 });
+                assert!(read(steps.rho())[0].is_finite(), "{sam} at {step}");
                 // With a pass at w alone, it is the base optimizer's to refuse it.
                 if passes == 1 && step == 3 && sam.ascent() != Ascent::Msam {
                     break;
@@ -673,7 +691,12 @@ fn a_parameter_without_a_gradient_at_w_descends_along_the_second_one_alone() {
         let device = device.autodiff();
         let points = Points::new(0, &device);
         let model = Mlp::new(1, &device);
-        for sam in methods().into_iter().filter(|sam| sam.ascents() == 1) {
+        // Limited, it is shorter.
+        let is_as_long = |sam: &SamConfig| sam.descent() != Descent::Limited;
+        for sam in methods()
+            .into_iter()
+            .filter(|sam| sam.ascents() == 1 && is_as_long(sam))
+        {
             let mut grads = model.gradients(&points);
             let id = model.hidden.weight.id;
             grads.remove::<2>(id);

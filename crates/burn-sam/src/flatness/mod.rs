@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::SamConfig;
-use crate::step::{check_groups, climb, with_own_statistics};
+use crate::step::{Factor, check_groups, climb, with_own_statistics};
 use lanczos::Lanczos;
 pub use landscape::{Axis, Direction, LossCurve, LossSurface};
 #[cfg(feature = "plot")]
@@ -256,8 +256,8 @@ where
     pub fn sharpness(&self, sam: &SamConfig) -> Result<f64> {
         self.check(sam)?;
         let (loss, grads) = self.gradients_of(&with_own_statistics(self.module))?;
-        let climbed = climb(sam, with_own_statistics(self.module), grads);
-        Ok(self.loss_of(&climbed)? - loss)
+        let climbed = climb(sam, &Factor::ONE, with_own_statistics(self.module), grads);
+        Ok(self.loss_of(&climbed.module)? - loss)
     }
 
     /// The sharpness at SAM's radius in random directions: the mean of the loss at w + rho T u, less
@@ -293,8 +293,13 @@ where
             for sign in [1.0, -1.0] {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let direction = self.trainable.normal(self.module, &mut rng, eta, sign);
-                let moved = climb(sam, with_own_statistics(self.module), direction);
-                difference += self.loss_of(&moved)? / 2.0;
+                let moved = climb(
+                    sam,
+                    &Factor::ONE,
+                    with_own_statistics(self.module),
+                    direction,
+                );
+                difference += self.loss_of(&moved.module)? / 2.0;
             }
             differences.push(difference);
             (self.progress)(sample + 1, samples);

@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use burn::tensor::{Tensor, TensorReadError};
 use burn::train::metric::state::{FormatOptions, NumericMetricState};
@@ -26,112 +26,176 @@ use burn::train::metric::{
 /// For the sharpness on other data than a step's batch, at another rho or at the end of training,
 /// see [`Flatness`](crate::Flatness).
 #[derive(Clone)]
-pub struct SharpnessMetric {
-    name: MetricName,
-    state: NumericMetricState,
-    seen: bool,
-    steps: Arc<Steps>,
-}
-
-/// The losses at w and at w + e(w) of the steps that the metric has not seen yet, oldest first; of a step
-/// without one of the two passes, none.
-type Steps = Mutex<VecDeque<Option<[Tensor<1>; 2]>>>;
-
-/// What a model calls at each step, with its outputs at w and at w + e(w).
-pub(crate) type Observer<Output> = Arc<dyn Fn(Option<(&Output, &Output)>) + Send + Sync>;
+pub struct SharpnessMetric(PerStep<[Tensor<1>; 2]>);
 
 impl SharpnessMetric {
-    pub(crate) fn new<Output>(
-        loss: impl Fn(&Output) -> Tensor<1> + Send + Sync + 'static,
-    ) -> (Self, Observer<Output>) {
-        let steps = Arc::<Steps>::default();
-        let unseen = Arc::downgrade(&steps);
-        let observer = move |outputs: Option<(&Output, &Output)>| {
-            if let Some(steps) = unseen.upgrade() {
-                let losses = outputs.map(|(at_w, climbed)| {
-                    [at_w, climbed].map(|output| loss(output).without_autodiff())
-                });
-                lock(&steps).push_back(losses);
-            }
-        };
+    /// And where a model puts the losses at w and at w + e(w) of each step; of a step without one of the two
+    /// passes, none.
+    pub(crate) fn new() -> (Self, Steps<[Tensor<1>; 2]>) {
+        let description = "How much the loss rises from w to w + e(w)";
+        let (metric, steps) = PerStep::new("Sharpness", description, |losses: [Tensor<1>; 2]| {
+            let [at_w, climbed] = losses;
+            let [count] = at_w.dims();
+            let sharpness = (climbed.mean() - at_w.mean()).try_into_scalar::<f64>()?;
+            Ok((sharpness, count))
+        });
+        (Self(metric), steps)
+    }
+}
+
+/// The radius rho of SAM's steps, beside the loss in the dashboard and the logs of Burn's `Learner`. From
+/// [`SamModel::rho_metric`](crate::SamModel::rho_metric).
+///
+/// It is what shows a radius that [changes](crate::Radius) at work. It is a metric of training steps, as
+/// [`SharpnessMetric`] is, and is read where that is read.
+#[derive(Clone)]
+pub struct RhoMetric(PerStep<Tensor<1>>);
+
+impl RhoMetric {
+    /// And where a model puts the radius of each step.
+    pub(crate) fn new() -> (Self, Steps<Tensor<1>>) {
+        let (metric, steps) = PerStep::new("Rho", "The radius of SAM's steps", |rho: Tensor<1>| {
+            Ok((rho.try_into_scalar::<f64>()?, 1))
+        });
+        (Self(metric), steps)
+    }
+}
+
+/// Where a model puts a value for each training step. Without the metric, nothing is kept.
+pub(crate) struct Steps<V>(Weak<Queue<V>>);
+
+/// The values of the steps that a metric has not seen yet, oldest first.
+type Queue<V> = Mutex<VecDeque<Option<V>>>;
+
+impl<V> Steps<V> {
+    pub(crate) fn push(&self, value: Option<V>) {
+        if let Some(steps) = self.0.upgrade() {
+            steps
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_back(value);
+        }
+    }
+}
+
+impl<V> Clone for Steps<V> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+/// A metric of what a model says at each training step.
+#[derive(Clone)]
+struct PerStep<V> {
+    name: MetricName,
+    description: &'static str,
+    /// A number, and of how many samples.
+    read: fn(V) -> Result<(f64, usize), TensorReadError>,
+    state: NumericMetricState,
+    seen: bool,
+    steps: Arc<Queue<V>>,
+}
+
+impl<V> PerStep<V> {
+    fn new(
+        name: &str,
+        description: &'static str,
+        read: fn(V) -> Result<(f64, usize), TensorReadError>,
+    ) -> (Self, Steps<V>) {
+        let steps = Arc::<Queue<V>>::default();
+        let unseen = Steps(Arc::downgrade(&steps));
         let metric = Self {
-            name: Arc::new("Sharpness".to_string()),
+            name: Arc::new(name.to_string()),
+            description,
+            read,
             state: NumericMetricState::new(),
             seen: false,
             steps,
         };
-        (metric, Arc::new(observer))
+        (metric, unseen)
     }
 
     fn format(&self) -> FormatOptions {
-        FormatOptions::new(self.name()).precision(2)
+        FormatOptions::new(self.name.clone()).precision(2)
     }
-}
 
-fn lock(steps: &Steps) -> MutexGuard<'_, VecDeque<Option<[Tensor<1>; 2]>>> {
-    steps.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Metric for SharpnessMetric {
-    type Input = ();
-
-    fn update(
-        &mut self,
-        _item: &(),
-        metadata: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
+    fn update(&mut self, metadata: &MetricMetadata) -> Result<SerializedEntry, TensorReadError> {
         // Only training steps have a learning rate.
-        let step = (metadata.lr.as_ref()).and_then(|_| lock(&self.steps).pop_front().flatten());
-        self.seen = step.is_some();
-        let Some([at_w, climbed]) = step else {
+        let value = (metadata.lr.as_ref()).and_then(|_| {
+            let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+            steps.pop_front().flatten()
+        });
+        self.seen = value.is_some();
+        let Some(value) = value else {
             return Ok(SerializedEntry::not_available(None));
         };
-        let [count] = at_w.dims();
-        let sharpness = (climbed.mean() - at_w.mean()).try_into_scalar::<f64>()?;
-        self.state.update(sharpness, count);
+        let (value, count) = (self.read)(value)?;
+        self.state.update(value, count);
         Ok(self.state.compute_update(self.format()))
     }
 
-    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+    fn compute(&mut self) -> SerializedEntry {
         // Of no steps at all, as in validation, there is no mean.
-        let steps = self.state.running_value();
-        Ok(match steps {
+        match self.state.running_value() {
             NumericEntry::Aggregated { count: 0, .. } => SerializedEntry::not_available(None),
             _ => self.state.compute_final(self.format()),
-        })
-    }
-
-    fn clear(&mut self) {
-        self.state.reset();
-    }
-
-    fn name(&self) -> MetricName {
-        self.name.clone()
-    }
-
-    fn description(&self) -> Option<String> {
-        Some("How much the loss rises from w to w + e(w)".to_string())
-    }
-
-    fn attributes(&self) -> MetricAttributes {
-        NumericAttributes {
-            unit: None,
-            higher_is_better: false,
         }
-        .into()
     }
 }
 
-impl Numeric for SharpnessMetric {
-    fn value(&self) -> Option<NumericEntry> {
-        self.seen.then(|| self.state.current_value())
-    }
+macro_rules! metric {
+    ($metric:ty) => {
+        impl Metric for $metric {
+            type Input = ();
 
-    fn running_value(&self) -> Option<NumericEntry> {
-        self.seen.then(|| self.state.running_value())
-    }
+            fn update(
+                &mut self,
+                _item: &(),
+                metadata: &MetricMetadata,
+            ) -> Result<SerializedEntry, TensorReadError> {
+                self.0.update(metadata)
+            }
 
-    fn final_value(&self) -> NumericEntry {
-        self.state.final_value()
-    }
+            fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+                Ok(self.0.compute())
+            }
+
+            fn clear(&mut self) {
+                self.0.state.reset();
+            }
+
+            fn name(&self) -> MetricName {
+                self.0.name.clone()
+            }
+
+            fn description(&self) -> Option<String> {
+                Some(self.0.description.to_string())
+            }
+
+            fn attributes(&self) -> MetricAttributes {
+                NumericAttributes {
+                    unit: None,
+                    higher_is_better: false,
+                }
+                .into()
+            }
+        }
+
+        impl Numeric for $metric {
+            fn value(&self) -> Option<NumericEntry> {
+                self.0.seen.then(|| self.0.state.current_value())
+            }
+
+            fn running_value(&self) -> Option<NumericEntry> {
+                self.0.seen.then(|| self.0.state.running_value())
+            }
+
+            fn final_value(&self) -> NumericEntry {
+                self.0.state.final_value()
+            }
+        }
+    };
 }
+
+metric!(SharpnessMetric);
+metric!(RhoMetric);

@@ -2,7 +2,7 @@
 
 mod metric;
 
-use core::any::type_name;
+use core::any::{Any, TypeId, type_name};
 use core::ops::Deref;
 use std::sync::Arc;
 
@@ -14,13 +14,16 @@ use burn::module::{
 use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Device, Tensor};
-use burn::train::{InferenceStep, TrainOutput, TrainStep};
+use burn::train::{
+    ClassificationOutput, InferenceStep, MultiLabelClassificationOutput, RegressionOutput,
+    SequenceOutput, TrainOutput, TrainStep,
+};
 
 use crate::diagnostics::{Batch, LearnerModule};
 use crate::step::{Memory, Pass, Passes, Reports, passes};
-use crate::{Ascent, AscentPart, Descent, SamConfig};
-use metric::Observer;
-pub use metric::SharpnessMetric;
+use crate::{Ascent, AscentPart, Descent, Radius, SamConfig};
+use metric::Steps;
+pub use metric::{RhoMetric, SharpnessMetric};
 
 impl SamConfig {
     /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change, with
@@ -118,7 +121,9 @@ impl SamConfig {
             memory: Memory::new(self, &model),
             model,
             part,
-            observer: None,
+            loss: loss_of_burns(),
+            sharpness: None,
+            radius: None,
         }
     }
 }
@@ -154,11 +159,39 @@ pub struct SamModel<M: TrainStep> {
     model: M,
     memory: Memory,
     part: Option<Part<M::Input>>,
-    observer: Option<Observer<M::Output>>,
+    loss: Option<Loss<M::Output>>,
+    sharpness: Option<Steps<[Tensor<1>; 2]>>,
+    radius: Option<Steps<Tensor<1>>>,
 }
 
 /// Makes part of a batch.
 type Part<Input> = Arc<dyn Fn(&Input) -> Input + Send + Sync>;
+
+/// The loss in what a training step returns.
+type Loss<Output> = Arc<dyn Fn(&Output) -> Tensor<1> + Send + Sync>;
+
+/// That of Burn's own outputs.
+fn loss_of_burns<Output: 'static>() -> Option<Loss<Output>> {
+    fn find(output: &dyn Any) -> Option<Tensor<1>> {
+        let classification = (output.downcast_ref()).map(|o: &ClassificationOutput| &o.loss);
+        let labels = || (output.downcast_ref()).map(|o: &MultiLabelClassificationOutput| &o.loss);
+        let regression = || output.downcast_ref().map(|o: &RegressionOutput| &o.loss);
+        let sequence = || output.downcast_ref().map(|o: &SequenceOutput| &o.loss);
+        let loss = classification.or_else(labels).or_else(regression);
+        loss.or_else(sequence).cloned()
+    }
+
+    let known = [
+        TypeId::of::<ClassificationOutput>(),
+        TypeId::of::<MultiLabelClassificationOutput>(),
+        TypeId::of::<RegressionOutput>(),
+        TypeId::of::<SequenceOutput>(),
+    ];
+    known.contains(&TypeId::of::<Output>()).then(|| {
+        let loss = |output: &Output| find(output).expect("it is one of these");
+        Arc::new(loss) as Loss<Output>
+    })
+}
 
 impl<M: TrainStep> SamModel<M> {
     /// The model.
@@ -171,8 +204,34 @@ impl<M: TrainStep> SamModel<M> {
         &self.sam
     }
 
+    /// Names the loss, `[1]` or one value a sample, of what the model's training step returns, for a
+    /// [radius that sets itself](crate::Radius::Rule). That of Burn's own outputs (`ClassificationOutput`,
+    /// `RegressionOutput` and so on) is known; [`sharpness`](Self::sharpness) names it too.
+    pub fn with_loss(self, loss: impl Fn(&M::Output) -> Tensor<1> + Send + Sync + 'static) -> Self {
+        Self {
+            loss: Some(Arc::new(loss)),
+            ..self
+        }
+    }
+
+    /// The radius rho of the next training step, of shape `[1]`, of every parameter that no group matches.
+    pub fn rho(&self) -> Tensor<1> {
+        self.memory.rho(&self.sam)
+    }
+
+    /// A metric that shows the radius rho of each training step, beside the loss in the dashboard and the logs of
+    /// Burn's `Learner`: that of every parameter that no group matches.
+    ///
+    /// A model has one such metric: another call takes the place of the one before.
+    pub fn rho_metric(&mut self) -> RhoMetric {
+        let (metric, steps) = RhoMetric::new();
+        self.radius = Some(steps);
+        metric
+    }
+
     /// A metric that shows how sharp the loss is where the training is. `loss` gives the loss,
-    /// `[1]` or one value a sample, of what the model's training step returns.
+    /// `[1]` or one value a sample, of what the model's training step returns; it is named for all that needs it,
+    /// as with [`with_loss`](Self::with_loss).
     ///
     /// A model has one such metric: another call takes the place of the one before.
     ///
@@ -197,8 +256,9 @@ impl<M: TrainStep> SamModel<M> {
         &mut self,
         loss: impl Fn(&M::Output) -> Tensor<1> + Send + Sync + 'static,
     ) -> SharpnessMetric {
-        let (metric, observer) = SharpnessMetric::new(loss);
-        self.observer = Some(observer);
+        let (metric, steps) = SharpnessMetric::new();
+        self.loss = Some(Arc::new(loss));
+        self.sharpness = Some(steps);
         metric
     }
 
@@ -253,7 +313,9 @@ impl<M: TrainStep + Clone> Clone for SamModel<M> {
             model: self.model.clone(),
             memory: self.memory.clone(),
             part: self.part.clone(),
-            observer: self.observer.clone(),
+            loss: self.loss.clone(),
+            sharpness: self.sharpness.clone(),
+            radius: self.radius.clone(),
         }
     }
 }
@@ -282,18 +344,37 @@ where
         };
         let mut item = Some(item);
         let memory = &self.memory;
-        let (outputs, grads) = passes(&self.sam, memory, &self.model, counted, |model, at| {
+        let (outputs, mut grads) = passes(&self.sam, memory, &self.model, counted, |model, at| {
             let output = match at {
                 Pass::Plain | Pass::Climbed => model.step(item.take().expect("once")),
                 // What the update is made of must be the same for all workers.
-                Pass::AtW if self.sam.keeps_first_gradients() => model.step(part.clone()),
+                Pass::AtW if self.sam.descends_along_first_gradients() => model.step(part.clone()),
                 Pass::AtW | Pass::Between => model.map(&mut Local).step(part.clone()),
             };
             (output.item, output.grads)
         });
         let Passes { at_w, climbed } = outputs;
-        if let Some(observer) = &self.observer {
-            observer(at_w.as_ref().zip(climbed.as_ref()));
+        if let Some(radius) = &self.radius {
+            radius.push(Some(memory.rho(&self.sam)));
+        }
+        let losses = || {
+            let both = at_w.as_ref().zip(climbed.as_ref());
+            let (loss, (at_w, climbed)) = self.loss.as_ref().zip(both)?;
+            Some([at_w, climbed].map(|output| loss(output).without_autodiff()))
+        };
+        if let Some(sharpness) = &self.sharpness {
+            sharpness.push(losses());
+        }
+        if self.sam.radius().is_rule() {
+            assert!(
+                self.loss.is_some(),
+                "radius rule sets rho from the losses of a step, and what the model's training step returns \
+                 ({}) is none of Burn's own outputs: say where its loss is, with SamModel::with_loss",
+                type_name::<M::Output>()
+            );
+            if let Some(losses) = losses() {
+                memory.report_losses(&mut grads, losses);
+            }
         }
         let [preferred, other] = match counted {
             Pass::Climbed => [climbed, at_w],
@@ -396,6 +477,9 @@ fn settings(sam: &SamConfig) -> Vec<(String, String)> {
         sam.groups()
             .map(|(group, rho)| (format!("rho of {group:?}"), rho.to_string())),
     );
+    if sam.radius() != Radius::Constant {
+        settings.push(("radius".to_string(), format!("{:?}", sam.radius())));
+    }
     if sam.adaptive() {
         settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
         if !sam.adaptive_biases() {
@@ -476,7 +560,9 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
             model: self.model.valid(),
             memory: self.memory.clone(),
             part: self.part.clone(),
-            observer: self.observer.clone(),
+            loss: self.loss.clone(),
+            sharpness: self.sharpness.clone(),
+            radius: self.radius.clone(),
         }
     }
 
@@ -545,7 +631,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        let (model, memory) = self.memory.load(self.model, record)?;
+        let (model, memory) = self.memory.load(&self.sam, self.model, record)?;
         Ok(Self {
             model,
             memory,

@@ -18,42 +18,65 @@ use serde::{Deserialize, Serialize};
 
 use super::Memory;
 use super::pairs::combine;
+use super::radius::Factor;
 use crate::SamConfig;
 use crate::config::{check_part, check_size};
 
-/// The module at w + e(w), given the module at w and its gradients there.
+/// An ascent's end, and what is known of its way.
+pub(crate) struct Ascended<M> {
+    /// At w + e(w).
+    pub(crate) module: M,
+    /// |T g|²; of no gradients, nothing.
+    pub(crate) squared_norm: Option<Tensor<1>>,
+    /// The gradients of parameters whose rho is 0, which nothing was written over.
+    pub(crate) unmoved: GradientsParams,
+}
+
+/// From the module at w along its gradients there, with all radii multiplied by a factor.
 ///
 /// Parameters without a gradient, and those whose rho is 0, stay at w.
 ///
 /// # Panics
 ///
 /// If there are gradients, but none of a parameter of this module.
-pub(crate) fn climb<M: Module>(sam: &SamConfig, module: M, grads: GradientsParams) -> M {
-    climb_along(sam, module, grads, false)
+pub(crate) fn climb<M: Module>(
+    sam: &SamConfig,
+    factor: &Factor,
+    module: M,
+    grads: GradientsParams,
+) -> Ascended<M> {
+    climb_along(sam, factor, module, grads, false)
 }
 
-/// The module at w + e(w), along its last update, given its weights before.
+/// As [`climb`] along the last update, given the weights before.
 pub(crate) fn climb_along_update<M: Module>(
     sam: &SamConfig,
+    factor: &Factor,
     module: M,
     before: GradientsParams,
 ) -> M {
-    climb_along(sam, module, before, true)
+    climb_along(sam, factor, module, before, true).module
 }
 
 /// Along gradients, or along the update from the weights that stand in their place.
 fn climb_along<M: Module>(
     sam: &SamConfig,
+    factor: &Factor,
     module: M,
     grads: GradientsParams,
     are_before: bool,
-) -> M {
+) -> Ascended<M> {
     if grads.is_empty() {
-        return module.map(&mut Assign(HashMap::new()));
+        return Ascended {
+            module: module.map(&mut Assign(HashMap::new())),
+            squared_norm: None,
+            unmoved: grads,
+        };
     }
     let count = grads.len();
     let mut collect = Collect {
         sam,
+        factor: factor.host,
         path: Vec::new(),
         grads,
         are_before,
@@ -62,9 +85,15 @@ fn climb_along<M: Module>(
             parameters: Vec::with_capacity(count),
         },
         spared: List::default(),
+        unmoved: GradientsParams::new(),
     };
     module.visit(&mut collect);
-    let Collect { scaled, spared, .. } = collect;
+    let Collect {
+        scaled,
+        spared,
+        unmoved,
+        ..
+    } = collect;
     // Each list with its T.
     let lists = [(scaled, sam.adaptive_eta()), (spared, None)];
 
@@ -78,11 +107,21 @@ fn climb_along<M: Module>(
     let mut assign = Assign(HashMap::with_capacity(count));
     for (List { ids, parameters }, eta) in lists {
         if !ids.is_empty() {
-            let climbed = perturb(parameters, norm.clone(), sam.eps(), eta, None);
+            let climbed = perturb(
+                parameters,
+                norm.clone(),
+                sam.eps(),
+                eta,
+                factor.device.clone(),
+            );
             assign.0.extend(ids.into_iter().zip(climbed));
         }
     }
-    module.map(&mut assign)
+    Ascended {
+        module: module.map(&mut assign),
+        squared_norm: Some(norm),
+        unmoved,
+    }
 }
 
 /// Which way to climb.
@@ -220,12 +259,14 @@ impl ModuleVisitor for Paths {
 /// parameter that the module holds twice count once.
 struct Collect<'a> {
     sam: &'a SamConfig,
+    factor: f64,
     path: Vec<String>,
     grads: GradientsParams,
     are_before: bool,
     scaled: List,
     /// The biases, if they are spared ASAM's T.
     spared: List,
+    unmoved: GradientsParams,
 }
 
 /// Parameters that have one T.
@@ -249,7 +290,10 @@ impl ModuleVisitor for Collect<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
             let weight = param.val().inner().to_device(&grad.device());
-            let rho = self.sam.rho_of(&param.id, &self.path.join("."));
+            let rho = self.sam.rho_of(&param.id, &self.path.join(".")) * self.factor;
+            if rho == 0.0 {
+                self.unmoved.register(param.id, grad.clone());
+            }
             let is_bias = matches!(self.path.last().map(String::as_str), Some("bias" | "beta"));
             let list = match self.sam.spares_biases() && is_bias {
                 true => &mut self.spared,

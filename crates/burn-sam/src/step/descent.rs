@@ -3,21 +3,36 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Tensor};
+use burn_sam_kernels::known;
 use serde::{Deserialize, Serialize};
 
-use super::Memory;
-use super::pairs::{combine, copy, products};
+use super::ascent::Ascended;
+use super::pairs::{combine, copy, products, restore, squared_norm_of};
+use super::radius::Factor;
+use super::{Ascent, Memory};
+use crate::SamConfig;
 use crate::config::{check_part, check_size};
 
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
 ///
-/// From [`SamConfig::with_descent`](crate::SamConfig::with_descent). In a file, it is `"climbed"`,
+/// From [`SamConfig::with_descent`](crate::SamConfig::with_descent). In a file, it is `"climbed"`, `"limited"`,
 /// `{"gsam": {"alpha": 0.1}}` or `{"wsam": {"gamma": 0.6}}`.
 ///
 /// GSAM and WSAM keep a copy of g, of the weights' size, until the second pass has ended, and nothing
 /// from one step to the next. A parameter that misses its gradient at w descends along h alone. So does
-/// a step whose gradients at w are not finite; that is decided on the device.
+/// a step whose gradients at w are not finite.
+///
+/// # Over an edge
+///
+/// Where the norm of h is not finite although that of g is, the climb went over an edge, and the step descends
+/// along g: as the base optimizer would have. That is decided on the device. A method that keeps g has it; where
+/// the climbed weights were written over it, as in plain SAM, it is read off w + e(w), to the rounding of the
+/// weights. MSAM has no g, and ASAM and several ascents have lost theirs, unless the descent or something else
+/// keeps it; so has a training over several processes (`DistributedDataParallel`), whose workers would read
+/// different ones. They hand h on as it is; and so does
+/// [`Climbed::second_gradients`](crate::Climbed::second_gradients), whose caller may want to see that a loss was
+/// scaled too far, as none but [`second_step`](crate::Climbed::second_step) need see it.
 ///
 /// ```
 /// use burn_sam::{Descent, SamConfig};
@@ -32,6 +47,14 @@ use crate::config::{check_part, check_size};
 pub enum Descent {
     /// SAM: h.
     Climbed,
+    /// h, but no longer than g: h min(1, |g| / |h|), with the norms over all parameters.
+    ///
+    /// A radius that is too large for where the training is makes h long; limited, it no longer throws the
+    /// weights to where all outputs are the same. Keeps nothing. With ASAM, a copy of g until the second pass has
+    /// ended.
+    ///
+    /// A one-sided form of [Li et al.](https://arxiv.org/abs/2401.07250), who set the length.
+    Limited,
     /// GSAM: h, less alpha times the part of g that is orthogonal to h,
     ///
     /// ```text
@@ -106,6 +129,7 @@ impl Between {
     /// What the base optimizer gets at a step between.
     pub(crate) fn combine<M: Module>(
         self,
+        descent: Descent,
         module: &M,
         memory: &Memory,
         grads: GradientsParams,
@@ -114,12 +138,20 @@ impl Between {
             return grads;
         };
         let directions = memory.vectors_of(module, &grads);
-        let Some([gg, _, vv]) = products(module, &grads, &directions) else {
+        let Some([gg, gv, vv]) = products(module, &grads, &directions) else {
             return grads;
         };
-        let scale = (gg / vv).sqrt() * alpha;
+        let scale = (gg.clone() / vv.clone()).sqrt() * alpha;
         let refused = scale.clone().is_finite().bool_not();
-        let coefficients = [scale.ones_like(), scale.mask_fill(refused, 0.0)];
+        let scale = scale.mask_fill(refused, 0.0);
+        let share = match descent {
+            Descent::Limited => {
+                let changed = gg.clone() + (gv * 2.0 + vv * scale.clone()) * scale.clone();
+                length_limit(&gg, &changed)
+            }
+            _ => scale.ones_like(),
+        };
+        let coefficients = [share.clone(), share * scale];
         combine(module, grads, &directions, &coefficients)
     }
 
@@ -177,46 +209,217 @@ impl ModuleVisitor for Report<'_> {
     }
 }
 
+/// What the descent knows of the gradients g at w.
+#[derive(Debug)]
+pub(crate) struct AtW {
+    /// g itself, if it was kept.
+    pub(crate) grads: Option<GradientsParams>,
+    /// |g|², if it is known without g.
+    squared_norm: Option<Tensor<1>>,
+    /// How g can be read off the climbed module, if it can.
+    pub(crate) way: Option<Way>,
+}
+
+/// The way from w to w + e(w), along g.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// |g| + eps, over the factor of all radii.
+    pub(crate) norm: Tensor<1>,
+    /// The same for radii on the host.
+    pub(crate) factor: f64,
+    /// The gradients of parameters whose rho is 0.
+    pub(crate) unmoved: GradientsParams,
+}
+
+impl AtW {
+    pub(crate) fn new<M>(
+        sam: &SamConfig,
+        grads: Option<GradientsParams>,
+        factor: &Factor,
+        ascended: &mut Ascended<M>,
+    ) -> Self {
+        let along_gradient = sam.ascent() == Ascent::Gradient && !sam.adaptive();
+        let squared_norm = (ascended.squared_norm.clone()).filter(|_| along_gradient);
+        let unmoved = core::mem::replace(&mut ascended.unmoved, GradientsParams::new());
+        let is_on_the_way = grads.is_none() && sam.ascents() == 1;
+        let way = (squared_norm.clone())
+            .filter(|_| is_on_the_way)
+            .map(|squared_norm| {
+                let norm = squared_norm.sqrt() + sam.eps();
+                Way {
+                    norm: match factor.device.clone() {
+                        Some(factor) => {
+                            let factor = factor.to_device(&norm.device()).cast(norm.dtype());
+                            norm / factor
+                        }
+                        None => norm,
+                    },
+                    factor: factor.host,
+                    unmoved,
+                }
+            });
+        Self {
+            grads,
+            squared_norm,
+            way,
+        }
+    }
+
+    pub(crate) fn copy<M: Module>(&self, module: &M) -> Self {
+        let copied = |grads| copy(module, grads);
+        Self {
+            grads: self.grads.as_ref().map(copied),
+            squared_norm: self.squared_norm.clone(),
+            way: self.way.as_ref().map(|way| Way {
+                norm: way.norm.clone(),
+                factor: way.factor,
+                unmoved: copied(&way.unmoved),
+            }),
+        }
+    }
+}
+
+/// The share of gradients h that is as long as g: min(1, |g| / |h|), of their squared norms.
+fn length_limit(gg: &Tensor<1>, hh: &Tensor<1>) -> Tensor<1> {
+    let share = (gg.clone() / hh.clone()).sqrt().clamp_max(1.0);
+    let unknown = share.clone().is_nan();
+    share.mask_fill(unknown, 1.0)
+}
+
 impl Descent {
     pub(crate) fn validate(self) -> Result<(), String> {
         match self {
             Self::Gsam { alpha } => check_size("descent.gsam.alpha", alpha),
             Self::Wsam { gamma, .. } => check_part("descent.wsam.gamma", gamma),
-            Self::Climbed => Ok(()),
+            Self::Climbed | Self::Limited => Ok(()),
         }
     }
 
-    /// The gradients that the base optimizer gets, if those at w were kept.
+    /// The gradients that the base optimizer gets, of those at w + e(w).
+    ///
+    /// # Arguments
+    ///
+    /// * `module` - at w.
+    /// * `at_w` - what is known of the gradients there.
+    /// * `climbed` - at w + e(w), for a step over an edge to be one at w; otherwise what is not finite is seen.
     pub(crate) fn combine<M: Module>(
         self,
+        sam: &SamConfig,
         module: &M,
-        at_w: Option<&GradientsParams>,
-        climbed: GradientsParams,
+        at_w: &AtW,
+        climbed: Option<&M>,
+        grads: GradientsParams,
     ) -> GradientsParams {
-        let Some(at_w) = at_w else { return climbed };
-        let Some([gg, gh, hh]) = products(module, at_w, &climbed) else {
-            return climbed;
+        let kept = at_w.grads.as_ref();
+        let (alpha, a) = match self {
+            Self::Climbed | Self::Limited => {
+                return self.limit(sam, module, at_w, climbed, grads);
+            }
+            Self::Gsam { alpha } => (alpha, 0.0),
+            Self::Wsam {
+                decoupled: true, ..
+            } => (0.0, 0.0),
+            Self::Wsam { gamma, .. } => (0.0, gamma / (1.0 - gamma)),
         };
-        let coefficients = match self {
-            Self::Climbed => return climbed,
-            Self::Gsam { alpha } => {
+        let Some((kept, [gg, gh, hh])) =
+            kept.and_then(|kept| Some((kept, products(module, kept, &grads)?)))
+        else {
+            return grads;
+        };
+        let [x, y] = match self {
+            Self::Gsam { .. } => {
                 // Of an h of zero, nothing is to be taken away.
-                let along = gh / hh;
+                let along = gh / hh.clone();
                 let along = along.clone().mask_fill(along.is_nan(), 0.0);
                 [along * alpha + 1.0, gg.ones_like() * -alpha]
             }
-            Self::Wsam {
-                decoupled: true, ..
-            } => [gg.zeros_like(), gg.ones_like()],
-            Self::Wsam { gamma, .. } => {
-                let a = gamma / (1.0 - gamma);
-                [gg.ones_like() * a, gg.ones_like() * (1.0 - a)]
-            }
+            _ => [gg.ones_like() * a, gg.ones_like() * (1.0 - a)],
         };
+        let over_the_edge = over_the_edge(&gg, &hh, climbed.is_some());
         let refused = gg.is_finite().bool_not();
-        let [x, y] = coefficients;
-        let coefficients = [x.mask_fill(refused.clone(), 1.0), y.mask_fill(refused, 0.0)];
-        combine(module, climbed, at_w, &coefficients)
+        let coefficients = [
+            (x.mask_fill(refused.clone(), 1.0)).mask_fill(over_the_edge.clone(), 0.0),
+            (y.mask_fill(refused, 0.0)).mask_fill(over_the_edge, 1.0),
+        ];
+        combine(module, grads, kept, &coefficients)
+    }
+
+    /// h, perhaps shortened; g where the climb went over an edge.
+    fn limit<M: Module>(
+        self,
+        sam: &SamConfig,
+        module: &M,
+        at_w: &AtW,
+        climbed: Option<&M>,
+        grads: GradientsParams,
+    ) -> GradientsParams {
+        if self == Self::Climbed && climbed.is_none() {
+            return grads;
+        }
+        let Some(hh) = squared_norm_of(module, &grads) else {
+            return grads;
+        };
+        let kept = at_w.grads.as_ref();
+        let of_kept = || squared_norm_of(module, kept?);
+        let Some(gg) = at_w.squared_norm.clone().or_else(of_kept) else {
+            return grads;
+        };
+        let gg = gg.to_device(&hh.device()).cast(hh.dtype());
+        // Where reading waits for nothing, most steps are done here.
+        if let (Some(gg), Some(hh)) = (known(&gg), known(&hh))
+            && hh.is_finite()
+            && (self == Self::Climbed || hh <= gg)
+        {
+            return grads;
+        }
+        let over_the_edge = over_the_edge(&gg, &hh, climbed.is_some());
+        let share = match self {
+            Self::Limited => length_limit(&gg, &hh),
+            _ => hh.ones_like(),
+        };
+        let as_it_is = hh.clone().is_finite().bool_not();
+        let share = share.mask_fill(as_it_is, 1.0);
+        let coefficients = [
+            share.clone().mask_fill(over_the_edge.clone(), 0.0),
+            share.zeros_like().mask_fill(over_the_edge, 1.0),
+        ];
+        let way = (at_w.way.as_ref().zip(climbed)).filter(|_| !is_distributed(module));
+        match (kept, way) {
+            (Some(kept), _) => combine(module, grads, kept, &coefficients),
+            (None, Some((way, climbed))) => {
+                restore(sam, [module, climbed], grads, way, coefficients)
+            }
+            (None, None) => combine(
+                module,
+                copy(module, &grads),
+                &grads,
+                &[share.clone(), share.zeros_like()],
+            ),
+        }
+    }
+}
+
+/// Whether there are other workers, which would read off another g.
+fn is_distributed<M: Module>(module: &M) -> bool {
+    struct Distributed(bool);
+
+    impl ModuleVisitor for Distributed {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 |= param.val().is_distributed();
+        }
+    }
+
+    let mut distributed = Distributed(false);
+    module.visit(&mut distributed);
+    distributed.0
+}
+
+/// Whether the climb went over an edge, of the squared norms of g and h.
+fn over_the_edge(gg: &Tensor<1>, hh: &Tensor<1>, may_be: bool) -> Tensor<1, Bool> {
+    let climbed = hh.clone().is_finite();
+    match may_be {
+        true => gg.clone().is_finite().bool_and(climbed.bool_not()),
+        false => hh.zeros_like().bool(),
     }
 }
 
@@ -229,10 +432,10 @@ pub(crate) fn report_sharpness<M: Module>(
     climbed: GradientsParams,
     grads: &mut GradientsParams,
 ) {
-    let Some([gg, _, _]) = products(module, at_w, &climbed) else {
+    let Some([gg, _, hh]) = products(module, at_w, &climbed) else {
         return;
     };
-    let refused = gg.clone().is_finite().bool_not();
+    let refused = (gg.clone() + hh).is_finite().bool_not();
     let coefficients = [gg.ones_like(), gg.ones_like().neg()];
     report(
         module,

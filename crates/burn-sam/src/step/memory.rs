@@ -10,7 +10,8 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_sam_kernels::{Pair, combine, inner_products};
 
 use super::ascent::{climb_along_update, in_place_of};
-use crate::{Ascent, Descent, SamConfig};
+use super::radius::{self, Factor};
+use crate::{Ascent, Descent, Radius, SamConfig};
 
 /// Which vector a method keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,52 @@ pub(crate) struct Memory {
     index: HashMap<ParamId, usize>,
     /// Summed over micro-batches and devices, the number of them.
     share: Option<Param<Tensor<1>>>,
+    /// The learning rate of the last update, if rho follows it: in the precision that a record keeps.
+    lr: Option<f32>,
+    /// The state of the rule that sets rho.
+    radius: Option<Param<Tensor<1>>>,
+}
+
+/// Which of these a method has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parts {
+    counts: bool,
+    kind: Option<Kind>,
+    lr: bool,
+    radius: bool,
+}
+
+impl Parts {
+    fn of(sam: &SamConfig) -> Self {
+        Self {
+            counts: sam.counts_steps(),
+            kind: sam.remembers(),
+            lr: matches!(sam.radius(), Radius::LearningRate { .. }),
+            radius: sam.radius().is_rule(),
+        }
+    }
+
+    /// Of all methods there are.
+    fn all() -> impl Iterator<Item = Self> {
+        let kinds = [
+            None,
+            Some(Kind::Climbed),
+            Some(Kind::Average),
+            Some(Kind::Orthogonal),
+            Some(Kind::Sharpness),
+        ];
+        let radii = [(false, false), (true, false), (false, true)];
+        [false, true].into_iter().flat_map(move |counts| {
+            kinds.into_iter().flat_map(move |kind| {
+                radii.map(|(lr, radius)| Self {
+                    counts,
+                    kind,
+                    lr,
+                    radius,
+                })
+            })
+        })
+    }
 }
 
 /// A parameter's part of the vector, flat.
@@ -63,13 +110,27 @@ struct Vector {
 impl Memory {
     /// At the start of a training of this module.
     pub(crate) fn new<M: Module>(sam: &SamConfig, module: &M) -> Self {
-        Self::of_kind(sam.counts_steps(), sam.remembers(), module)
+        let mut memory = Self::with(Parts::of(sam), module);
+        if let Some(state) = &mut memory.radius {
+            let rho = state.val().narrow(0, 0, 1).ones_like() * sam.rho();
+            let unknown = rho.ones_like() * f64::NAN;
+            let of_losses = unknown.expand([radius::STATE - 1]);
+            *state = Param::initialized(state.id, Tensor::cat(vec![rho, of_losses], 0));
+        }
+        memory
     }
 
-    fn of_kind<M: Module>(counts: bool, kind: Option<Kind>, module: &M) -> Self {
+    fn with<M: Module>(parts: Parts, module: &M) -> Self {
+        let Parts {
+            counts,
+            kind,
+            lr,
+            radius,
+        } = parts;
         let mut memory = Self {
             count: counts.then_some(0),
             kind,
+            lr: lr.then_some(f32::NAN),
             ..Self::default()
         };
         if let Some(kind) = kind {
@@ -85,16 +146,33 @@ impl Memory {
             let zero = Tensor::zeros([1], &device.inner());
             memory.share = Some(Param::initialized(ParamId::new(), zero));
         }
+        if radius {
+            let mut like = Like(None);
+            module.visit(&mut like);
+            let (device, dtype) = like.0.unwrap_or((Device::default(), DType::F32));
+            let state = Tensor::zeros([radius::STATE], (&device, dtype));
+            memory.radius = Some(Param::initialized(ParamId::new(), state));
+        }
         memory
+    }
+
+    fn parts(&self) -> Parts {
+        Parts {
+            counts: self.count.is_some(),
+            kind: self.kind,
+            lr: self.lr.is_some(),
+            radius: self.radius.is_some(),
+        }
     }
 
     /// For a module whose parameters have got other ids or have become others: what was kept under a path
     /// that is still there, with the same size, is kept on.
     pub(crate) fn rebind<M: Module>(self, module: &M) -> Self {
+        let parts = self.parts();
         let mut kept: HashMap<String, Param<Tensor<1>>> = (self.vectors.into_iter())
             .map(|vector| (vector.path, vector.value))
             .collect();
-        let mut memory = Self::of_kind(self.count.is_some(), self.kind, module);
+        let mut memory = Self::with(parts, module);
         for vector in &mut memory.vectors {
             match kept.remove(&vector.path) {
                 Some(value) if value.shape() == vector.value.shape() => vector.value = value,
@@ -104,6 +182,8 @@ impl Memory {
         Self {
             count: self.count,
             share: self.share,
+            lr: self.lr,
+            radius: self.radius,
             ..memory
         }
     }
@@ -119,6 +199,37 @@ impl Memory {
         Tensor::ones([1], (&device.unwrap_or_default(), dtype))
     }
 
+    /// What all radii are multiplied by at the next step.
+    pub(crate) fn factor(&self, sam: &SamConfig) -> Factor {
+        match &self.radius {
+            Some(state) => Factor {
+                device: Some(state.val().narrow(0, 0, 1) / sam.rho()),
+                ..Factor::ONE
+            },
+            None => {
+                let since_start = self.count().saturating_sub(sam.start());
+                let lr = self.lr.filter(|lr| !lr.is_nan()).map(f64::from);
+                Factor::host(radius::factor(sam, since_start, lr))
+            }
+        }
+    }
+
+    /// Rho at the next step, of shape `[1]`.
+    pub(crate) fn rho(&self, sam: &SamConfig) -> Tensor<1> {
+        match &self.radius {
+            Some(state) => state.val().narrow(0, 0, 1),
+            None => Tensor::from_data([sam.rho() * self.factor(sam).host], &Device::default()),
+        }
+    }
+
+    /// Hands the losses at w and at w + e(w) to the rule that sets rho, with the gradients.
+    pub(crate) fn report_losses(&self, grads: &mut GradientsParams, losses: [Tensor<1>; 2]) {
+        if let Some(state) = &self.radius {
+            let losses = losses.map(|loss| loss.without_autodiff());
+            grads.register(state.id, radius::report(&state.val(), losses));
+        }
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.count.unwrap_or(0)
     }
@@ -129,7 +240,13 @@ impl Memory {
     }
 
     fn is_empty(&self) -> bool {
-        self.count.is_none() && self.kind.is_none()
+        self.parts()
+            == Parts {
+                counts: false,
+                kind: None,
+                lr: false,
+                radius: false,
+            }
     }
 
     /// The vector's part of a parameter, in its shape, on the device of `like`.
@@ -224,6 +341,7 @@ impl Memory {
     pub(crate) fn collect(&self, mut remove: impl FnMut(ParamId) -> Option<Tensor<1>>) -> Reports {
         Reports {
             share: (self.share.as_ref()).and_then(|share| remove(share.id)),
+            losses: (self.radius.as_ref()).and_then(|state| remove(state.id)),
             vectors: (self.vectors.iter())
                 .map(|vector| remove(vector.value.id))
                 .collect(),
@@ -236,11 +354,18 @@ impl Memory {
         sam: &SamConfig,
         lr: &ModuleLearningRate,
         module: M,
-        reports: Reports,
+        mut reports: Reports,
         update: impl FnOnce(M) -> M,
     ) -> (M, Self) {
+        let losses = reports.losses.take();
         let before = (self.kind == Some(Kind::Climbed)).then(|| module.clone());
         let mut after = update(module);
+        self.count = self.count.map(|count| count + 1);
+        // Rounded, so that a run that goes on from a record is the same.
+        self.lr = self.lr.map(|_| lr.base() as f32);
+        if let (Some(state), Some(losses)) = (&mut self.radius, losses) {
+            *state = Param::initialized(state.id, radius::next(sam, state.val(), losses));
+        }
         match (self.kind, before) {
             (Some(Kind::Climbed), Some(before)) => self.climb_along_the_update(sam, before, &after),
             (Some(Kind::Sharpness), _) => after = self.descend(sam, lr, after, reports),
@@ -254,7 +379,6 @@ impl Memory {
             (Some(Kind::Average), _) => self.average(sam, reports),
             _ => {}
         }
-        self.count = self.count.map(|count| count + 1);
         (after, self)
     }
 
@@ -285,7 +409,8 @@ impl Memory {
         let weights = weights.1;
         // What climbs is written where the weights before the update were, if nothing else holds them.
         drop(before);
-        climb_along_update(sam, after.clone(), weights).visit(&mut Keep(self));
+        let factor = self.factor(sam);
+        climb_along_update(sam, &factor, after.clone(), weights).visit(&mut Keep(self));
     }
 
     /// F-SAM: m <- lambda m + (1 - lambda) g, beginning with the first g. Of gradients that are not
@@ -309,7 +434,8 @@ impl Memory {
         let refused = squares.clone().is_finite().bool_not();
         let share = share.to_device(&squares.device()).cast(squares.dtype());
         let (old, new) = match self.count() {
-            0 => (0.0, 1.0),
+            // The first step, which is counted.
+            1 => (0.0, 1.0),
             _ => (lambda, 1.0 - lambda),
         };
         let coefficients = [
@@ -335,6 +461,7 @@ impl Memory {
     /// with another memory or none.
     pub(crate) fn load<M: Module>(
         self,
+        sam: &SamConfig,
         module: M,
         record: ModuleRecord,
     ) -> Result<(M, Self), RecordError> {
@@ -350,21 +477,12 @@ impl Memory {
             Err(error) => error,
         };
         // A record without any memory, or with that of another method.
-        let kinds = [
-            None,
-            Some(Kind::Climbed),
-            Some(Kind::Average),
-            Some(Kind::Orthogonal),
-            Some(Kind::Sharpness),
-        ];
-        for (counts, kind) in [false, true]
-            .into_iter()
-            .flat_map(|counts| kinds.map(|kind| (counts, kind)))
-        {
+        for parts in Parts::all() {
             let other = Remembering {
-                memory: Self::of_kind(counts, kind, &module),
+                memory: Self::with(parts, &module),
                 module: module.clone(),
             };
+            let other_is_empty = other.memory.is_empty();
             if let Ok(loaded) = other.try_load_record(record.clone()) {
                 if !self.is_empty() {
                     log::warn!(
@@ -372,13 +490,13 @@ impl Memory {
                          starts anew"
                     );
                 }
-                if counts || kind.is_some() {
+                if !other_is_empty {
                     log::warn!(
                         "the record has something that another method of SAM kept from step to step \
                          (sam.*): it is left out"
                     );
                 }
-                let memory = Self::of_kind(self.count.is_some(), self.kind, &loaded.module);
+                let memory = Self::new(sam, &loaded.module);
                 return Ok((loaded.module, memory));
             }
         }
@@ -395,7 +513,24 @@ impl Vector {
 /// What the passes of a step found out, summed over micro-batches and devices.
 pub(crate) struct Reports {
     share: Option<Tensor<1>>,
+    losses: Option<Tensor<1>>,
     vectors: Vec<Option<Tensor<1>>>,
+}
+
+/// The first parameter's device, and the type that its gradients are added up in.
+struct Like(Option<(Device, DType)>);
+
+impl ModuleVisitor for Like {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if self.0.is_none() {
+            let weight = param.val().inner();
+            let dtype = match weight.dtype() {
+                DType::F64 => DType::F64,
+                _ => DType::F32,
+            };
+            self.0 = Some((weight.device(), dtype));
+        }
+    }
 }
 
 /// Makes the vectors: zeros, or the weights.
@@ -568,6 +703,16 @@ impl Memory {
             visitor.visit_float(share);
             visitor.exit_module("share", "Struct:Memory");
         }
+        if let Some(lr) = self.lr {
+            visitor.enter_module("lr", "Struct:Memory");
+            visitor.visit_float(&lr_as_param(lr));
+            visitor.exit_module("lr", "Struct:Memory");
+        }
+        if let Some(state) = &self.radius {
+            visitor.enter_module("radius", "Struct:Memory");
+            visitor.visit_float(state);
+            visitor.exit_module("radius", "Struct:Memory");
+        }
         if let Some(kind) = self.kind {
             visitor.enter_module(kind.name(), "Struct:Memory");
             for vector in &self.vectors {
@@ -594,6 +739,12 @@ impl Memory {
         mapper.enter_module("share", "Struct:Memory");
         self.share = self.share.map(|share| mapper.map_float(share));
         mapper.exit_module("share", "Struct:Memory");
+        mapper.enter_module("lr", "Struct:Memory");
+        self.lr = (self.lr).map(|lr| mapper.map_float(lr_as_param(lr)).val().into_scalar::<f32>());
+        mapper.exit_module("lr", "Struct:Memory");
+        mapper.enter_module("radius", "Struct:Memory");
+        self.radius = self.radius.map(|state| mapper.map_float(state));
+        mapper.exit_module("radius", "Struct:Memory");
         if let Some(kind) = self.kind {
             mapper.enter_module(kind.name(), "Struct:Memory");
             for vector in &mut self.vectors {
@@ -612,11 +763,18 @@ impl Memory {
         let moved =
             |param: &Param<Tensor<1>>| Param::initialized(param.id, param.val().to_device(&device));
         self.share = self.share.as_ref().map(moved);
+        self.radius = self.radius.as_ref().map(moved);
         for vector in &mut self.vectors {
             vector.value = moved(&vector.value);
         }
         self
     }
+}
+
+/// Wherever a scalar can be: it is the host's.
+fn lr_as_param(lr: f32) -> Param<Tensor<1>> {
+    let lr = Tensor::from_data([lr], (&Device::default(), DType::F32));
+    Param::initialized(ParamId::new(), lr)
 }
 
 fn as_param(count: usize, beside: &Param<Tensor<1>>) -> Param<Tensor<1, Int>> {

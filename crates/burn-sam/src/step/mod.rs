@@ -5,6 +5,7 @@ mod descent;
 mod memory;
 mod pairs;
 mod part;
+mod radius;
 mod statistics;
 
 use core::ops::Deref;
@@ -17,13 +18,15 @@ use burn::tensor::{Gradients, Tensor};
 use crate::SamConfig;
 pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
-use descent::report_sharpness;
+use descent::{AtW, report_sharpness};
 pub use descent::{Between, Descent};
 #[cfg(feature = "train")]
 pub(crate) use memory::Reports;
 pub(crate) use memory::{Kind, Memory};
 use pairs::copy;
 pub use part::AscentPart;
+pub(crate) use radius::Factor;
+pub use radius::Radius;
 pub(crate) use statistics::with_own_statistics;
 
 impl SamConfig {
@@ -95,10 +98,12 @@ impl SamConfig {
             panic!("{message}");
         }
         self.refuse_memory();
+        let kept = self.keeps_first_gradients().then(|| copy(&module, &grads));
+        let mut ascended = climb(self, &Factor::ONE, with_own_statistics(&module), grads);
         Climbed {
             sam: self.clone(),
-            at_w_grads: self.keeps_first_gradients().then(|| copy(&module, &grads)),
-            climbed: climb(self, with_own_statistics(&module), grads),
+            first: AtW::new(self, kept, &Factor::ONE, &mut ascended),
+            climbed: ascended.module,
             climbs: 1,
             unfinished: Unfinished(true),
             at_w: module,
@@ -168,10 +173,10 @@ impl SamConfig {
     /// What is kept from step to step has no place here.
     fn refuse_memory(&self) {
         assert!(
-            !self.counts_steps() && self.remembers().is_none(),
-            "this SamConfig keeps something from one step to the next (ascent, every, between or start): \
-             take its steps with SamConfig::steps and SamSteps::optimize, or in Burn's Learner with \
-             SamConfig::init"
+            !self.keeps_something(),
+            "this SamConfig keeps something from one step to the next (radius, ascent, every, between, start \
+             or a decoupled descent): take its steps with SamConfig::steps and SamSteps::optimize or \
+             SamSteps::minimize, or in Burn's Learner with SamConfig::init"
         );
     }
 }
@@ -216,8 +221,8 @@ impl SamConfig {
 pub struct Climbed<M> {
     sam: SamConfig,
     at_w: M,
-    /// Where the descent combines them with the second ones.
-    at_w_grads: Option<GradientsParams>,
+    /// Of the gradients there.
+    first: AtW,
     climbed: M,
     climbs: usize,
     unfinished: Unfinished,
@@ -245,7 +250,7 @@ impl<M: Module> Clone for Climbed<M> {
         Self {
             sam: self.sam.clone(),
             at_w: self.at_w.clone(),
-            at_w_grads: (self.at_w_grads.as_ref()).map(|grads| copy(&self.at_w, grads)),
+            first: self.first.copy(&self.at_w),
             climbed: self.climbed.clone(),
             climbs: self.climbs,
             // The one that it was cloned from says it.
@@ -284,13 +289,14 @@ impl<M: Module> Climbed<M> {
         // With statistics that the passes before have not counted.
         let from = with_own_statistics(&self.climbed);
         Self {
-            climbed: climb(&self.sam, from, grads),
+            climbed: climb(&self.sam, &Factor::ONE, from, grads).module,
             climbs: self.climbs + 1,
             ..self
         }
     }
 
-    /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w).
+    /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w). Where these are not
+    /// finite, although those at w were, with those at w: see [`Descent`].
     ///
     /// # Arguments
     ///
@@ -310,14 +316,15 @@ impl<M: Module> Climbed<M> {
         lr: impl Into<ModuleLearningRate>,
         grads: Gradients,
     ) -> M {
-        let grads = self.second_gradients(grads);
+        let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
+        let grads = self.descend(Some(&self.climbed), grads);
         optim.step(lr, self.step_back(), grads)
     }
 
     /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated,
     /// unscaled or changed otherwise before an optimizer applies them to the module that
     /// [`step_back`](Self::step_back) returns. They are those at w + e(w), or what the [`Descent`] makes of
-    /// them.
+    /// them; what is not finite in them is handed on.
     ///
     /// # Panics
     ///
@@ -334,6 +341,10 @@ impl<M: Module> Climbed<M> {
     ///
     /// If the configuration asks for more [ascents](SamConfig::with_ascents) than were taken.
     pub fn descent(&self, grads: GradientsParams) -> GradientsParams {
+        self.descend(None, grads)
+    }
+
+    fn descend(&self, climbed: Option<&M>, grads: GradientsParams) -> GradientsParams {
         let ascents = self.sam.ascents();
         assert!(
             self.climbs == ascents,
@@ -341,8 +352,8 @@ impl<M: Module> Climbed<M> {
              or all of them with SamConfig::optimize",
             self.climbs
         );
-        let at_w = self.at_w_grads.as_ref();
-        self.sam.descent().combine(&self.at_w, at_w, grads)
+        let descent = self.sam.descent();
+        descent.combine(&self.sam, &self.at_w, &self.first, climbed, grads)
     }
 
     /// The module at w, bit for bit as it was before the first step.
@@ -407,7 +418,7 @@ pub(crate) fn passes<M: Module, T>(
         let (at_w, grads) = pass(module.clone(), Pass::Plain);
         let reported = memory.averages().then(|| copy(module, &grads));
         let mut grads = match since_start {
-            Some(_) => sam.between().combine(module, memory, grads),
+            Some(_) => (sam.between()).combine(sam.descent(), module, memory, grads),
             None => grads,
         };
         if let Some(reported) = reported {
@@ -432,17 +443,21 @@ pub(crate) fn passes<M: Module, T>(
         _ => (shared_statistics, own_statistics),
     };
     let (first, grads) = pass(at_w, Pass::AtW);
-    let at_w_grads = sam.keeps_first_gradients().then(|| copy(module, &grads));
+    let factor = memory.factor(sam);
+    let kept = sam.keeps_first_gradients().then(|| copy(module, &grads));
     let direction = sam.ascent().direction(module, memory, grads);
-    let mut climbed = climb(sam, to_climb, direction);
+    let mut ascended = climb(sam, &factor, to_climb, direction);
+    let at_w = AtW::new(sam, kept, &factor, &mut ascended);
+    let mut climbed = ascended.module;
     for _ in 1..sam.ascents() {
         let (_, grads) = pass(with_own_statistics(&climbed), Pass::Between);
-        climbed = climb(sam, climbed, grads);
+        climbed = climb(sam, &factor, climbed, grads).module;
     }
-    let (last, grads) = pass(climbed, Pass::Climbed);
+    let (last, grads) = pass(climbed.clone(), Pass::Climbed);
     let climbed_grads = (sam.remembers() == Some(Kind::Sharpness)).then(|| copy(module, &grads));
-    let mut grads = (sam.descent()).combine(module, at_w_grads.as_ref(), grads);
-    if let Some(at_w) = at_w_grads {
+    let mut grads = (sam.descent()).combine(sam, module, &at_w, Some(&climbed), grads);
+    drop(climbed);
+    if let Some(at_w) = at_w.grads {
         match (sam.remembers(), climbed_grads) {
             (Some(Kind::Orthogonal), _) => Between::report(module, memory, &at_w, &mut grads),
             (Some(Kind::Average), _) => memory.report_all(module, &at_w, &mut grads),

@@ -7,7 +7,7 @@ use clap::Parser;
 use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
 use digits::data;
 use digits::options::{create, part, progress_bar};
-use digits::training::mean_and_deviation;
+use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 
 /// Trains a network on digits with SGD, with SAM, and with SAM that climbs on a half, a quarter, an
@@ -77,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         noise: options.noise,
         epochs: options.epochs as usize,
         batch_size: options.batch_size as usize,
+        base: Base::Sgd,
         device: &device,
     };
     let sam = |fraction: f64| {

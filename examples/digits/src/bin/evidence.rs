@@ -7,7 +7,7 @@ use clap::Parser;
 use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task};
 use digits::data;
 use digits::options::{create, part, progress_bar};
-use digits::training::mean_and_deviation;
+use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 
 /// Trains networks on digits with SGD, SAM and ASAM, and prints a table of the accuracy on clean
@@ -67,6 +67,7 @@ fn main() -> anyhow::Result<()> {
                 noise,
                 epochs: options.epochs as usize,
                 batch_size: 64,
+                base: Base::Sgd,
                 device: &device,
             };
             let sam = |rho| SamConfig::new().with_rho(rho);

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use burn_sam::{Between, Descent, SamConfig};
+use burn_sam::{Between, Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
 use digits::data;
 use digits::options::{absolute, create, part, progress_bar};
-use digits::training::mean_and_deviation;
+use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 use plotters::prelude::*;
 
@@ -16,7 +16,7 @@ use plotters::prelude::*;
 /// step over SGD's, the part of SAM's gain that is kept, and how many seeds failed (below 20 %, where
 /// guessing is 10 %). Draws accuracy over time.
 ///
-/// Each method has the radius that is best of eight on ten seeds of their own; its other settings are
+/// Each method that has a radius has the one that is best of nine on ten seeds of their own; its other settings are
 /// its authors' or this library's defaults. A step's time is a median over steps that the methods take in
 /// turn, before the trainings: do not use the machine for anything else until the first bar appears.
 #[derive(Parser)]
@@ -80,10 +80,22 @@ enum Method {
     Wsam,
     /// Two ascents a step
     Twice,
+    /// Rho raised over the first twelfth
+    Raised,
+    /// The descent no longer than the gradient at w
+    Limited,
+    /// Both
+    Both,
+    /// Rho sets itself, and the descent is limited
+    Auto,
+    /// The same at every fifth step, LookSAM's between
+    Autolooksam,
 }
 
 impl Method {
-    fn config(self, rho: f64) -> Option<SamConfig> {
+    /// With a radius, for trainings of so many steps.
+    fn config(self, rho: f64, steps: usize) -> Option<SamConfig> {
+        let raised = Radius::Raised { steps: steps / 12 };
         let config = match self {
             Self::Sgd => return None,
             Self::Sam => SamConfig::new(),
@@ -99,8 +111,21 @@ impl Method {
                 decoupled: false,
             }),
             Self::Twice => SamConfig::new().with_ascents(2),
+            Self::Raised => SamConfig::new().with_radius(raised),
+            Self::Limited => SamConfig::new().with_descent(Descent::Limited),
+            Self::Both => {
+                let limited = SamConfig::new().with_descent(Descent::Limited);
+                limited.with_radius(raised)
+            }
+            Self::Auto => return Some(SamConfig::auto()),
+            Self::Autolooksam => return Some(SamConfig::auto_looksam()),
         };
         Some(config.with_rho(rho))
+    }
+
+    /// Whether it has a radius to choose.
+    fn has_a_radius(self) -> bool {
+        !matches!(self, Self::Sgd | Self::Auto | Self::Autolooksam)
     }
 
     /// What its radii are measured in, over SAM's.
@@ -115,7 +140,7 @@ impl Method {
     fn passes(self) -> f64 {
         match self {
             Self::Sgd | Self::Msam => 1.0,
-            Self::Looksam | Self::Fifth => 1.2,
+            Self::Looksam | Self::Fifth | Self::Autolooksam => 1.2,
             Self::Eighth => 1.125,
             Self::Twice => 3.0,
             _ => 2.0,
@@ -135,11 +160,16 @@ impl Method {
             Self::Gsam => "GSAM",
             Self::Wsam => "WSAM",
             Self::Twice => "SAM, two ascents",
+            Self::Raised => "SAM, rho raised",
+            Self::Limited => "SAM, limited",
+            Self::Both => "SAM, raised and limited",
+            Self::Auto => "SAM, rho by the rule",
+            Self::Autolooksam => "LookSAM, rho by the rule",
         }
     }
 }
 
-const RADII: [f64; 8] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0];
+const RADII: [f64; 9] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4];
 const SEEDS_FOR_RADII: u64 = 10;
 /// An accuracy below this is that of a network that is dead, or as good as dead.
 const FAILED: f64 = 0.2;
@@ -226,13 +256,16 @@ fn main() -> anyhow::Result<()> {
         noise: options.noise,
         epochs: epochs(architecture, &options) as usize,
         batch_size: options.batch_size as usize,
+        base: Base::Sgd,
         device: &device,
     });
     // All times before any training, while the machine is quiet.
-    let timed: Vec<_> = methods.iter().map(|method| method.config(0.1)).collect();
     let tasks: Vec<(Task, Vec<f64>)> = tasks
         .map(|task| {
-            let seconds = task.step_seconds(&timed)?;
+            let timed = methods
+                .iter()
+                .map(|method| method.config(0.1, task.steps()));
+            let seconds = task.step_seconds(&timed.collect::<Vec<_>>())?;
             Ok((task, seconds))
         })
         .collect::<anyhow::Result<_>>()?;
@@ -267,20 +300,25 @@ fn compare(
     seeds: u64,
 ) -> anyhow::Result<Vec<Row>> {
     let of_method = seeds + SEEDS_FOR_RADII * RADII.len() as u64;
-    let trainings = seeds + (methods.len() as u64 - 1) * of_method;
+    let tuned = methods
+        .iter()
+        .filter(|method| method.has_a_radius())
+        .count() as u64;
+    let trainings = (methods.len() as u64 - tuned) * seeds + tuned * of_method;
     let bar = progress_bar("trainings", trainings);
     let mut rows = Vec::new();
     for (&method, step_seconds) in methods.iter().zip(seconds) {
         bar.set_message(method.name());
-        let config = |rho| method.config(rho).expect("a method with a radius");
-        let rho = match method {
-            Method::Sgd => None,
-            _ => {
+        let config = |rho| method.config(rho, task.steps());
+        let rho = match method.has_a_radius() {
+            false => None,
+            true => {
                 let radii = RADII.map(|radius| radius * method.scale());
-                Some(task.tune(&radii, SEEDS_FOR_RADII, config, &bar)?)
+                let tuned = |rho| config(rho).expect("a method with a radius");
+                Some(task.tune(&radii, SEEDS_FOR_RADII, tuned, &bar)?)
             }
         };
-        let jobs = Job::each(0..seeds, rho.map(config).as_ref());
+        let jobs = Job::each(0..seeds, config(rho.unwrap_or_default()).as_ref());
         let outcomes: Vec<Outcome> = task.run(&jobs, false, &bar)?;
         let accuracies: Vec<f64> = outcomes.iter().map(|o| o.test_accuracy).collect();
         let (test_accuracy, deviation) = mean_and_deviation(&accuracies);
@@ -345,6 +383,7 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
         Method::Sam => RGBColor(213, 94, 0),
         Method::Msam => RGBColor(0, 114, 178),
         Method::Looksam => RGBColor(0, 158, 115),
+        Method::Auto | Method::Autolooksam => RGBColor(204, 121, 167),
         _ => RGBColor(150, 150, 150),
     };
     let networks: Vec<Architecture> = [Architecture::Mlp, Architecture::Conv]

@@ -1,0 +1,483 @@
+//! How far to climb, what a climb that went too far comes to, and the limit of what is descended along.
+
+use burn::module::{Module, Param, ParamGroup};
+use burn::optim::{GradientsAccumulator, SgdConfig};
+use burn::tensor::{DType, Device, Tensor};
+use burn::train::{ItemLazy, TrainOutput, TrainStep};
+use burn_sam::{Ascent, Descent, Radius, SamConfig};
+use burn_sam_tests::{
+    Mlp, Points, cpu_devices, devices, panic_message, random_cases, read, same_values, values,
+};
+use proptest::prelude::*;
+
+/// One weight, with a loss that has an edge: beyond 4.48, exp(exp(w)) is not finite in f32.
+#[derive(Module, Debug)]
+struct Edge {
+    w: Param<Tensor<1>>,
+}
+
+impl Edge {
+    fn new(device: &Device) -> Self {
+        let w = Tensor::from_data([3.0], (device, DType::F32));
+        Self {
+            w: Param::from_tensor(w),
+        }
+    }
+
+    fn loss(&self) -> Tensor<1> {
+        self.w.val().exp().exp().sum()
+    }
+}
+
+impl TrainStep for Edge {
+    type Input = ();
+    type Output = Loss;
+
+    fn step(&self, (): ()) -> TrainOutput<Loss> {
+        let loss = self.loss();
+        TrainOutput::new(self, loss.backward(), Loss(loss.without_autodiff()))
+    }
+}
+
+#[derive(Clone)]
+struct Loss(Tensor<1>);
+
+impl ItemLazy for Loss {
+    fn sync(self) -> Result<Self, burn::backend::ExecutionError> {
+        Ok(self)
+    }
+}
+
+const LR: f64 = 1e-11;
+/// What plain SGD makes of 3.
+const PLAIN: f32 = 2.89385;
+
+/// Those that have the gradient at w at hand, with a radius over the edge.
+fn over_the_edge() -> Vec<SamConfig> {
+    let sam = SamConfig::new().with_rho(2.0);
+    vec![
+        sam.clone(),
+        sam.clone().with_descent(Descent::Limited),
+        sam.clone().with_descent(Descent::Gsam { alpha: 0.2 }),
+        sam.clone().with_descent(Descent::Wsam {
+            gamma: 0.6,
+            decoupled: false,
+        }),
+        sam.clone()
+            .with_adaptive(true)
+            .with_descent(Descent::Limited),
+        SamConfig::looksam().with_rho(2.0),
+        SamConfig::friendly().with_rho(2.0),
+        SamConfig::auto().with_rho(2.0),
+        SamConfig::auto_looksam().with_rho(2.0),
+        sam.clone().with_radius(Radius::Raised { steps: 1 }),
+        sam.with_descent(Descent::Wsam {
+            gamma: 0.6,
+            decoupled: true,
+        }),
+    ]
+}
+
+#[test]
+fn a_climb_over_an_edge_is_a_step_at_w() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in over_the_edge() {
+            let near = |model: &Edge, how: &str| {
+                let w = read(model.w.val())[0];
+                assert!(
+                    (w - PLAIN).abs() < 1e-5,
+                    "{w} by {how} of {sam} on {device:?}"
+                );
+            };
+            let mut steps = sam.steps(&Edge::new(&device));
+            let mut optim = SgdConfig::new().init();
+            let (model, losses) =
+                steps.minimize(&mut optim, LR, Edge::new(&device), |model: &Edge| {
+                    model.loss()
+                });
+            assert!(!read(losses.climbed.unwrap())[0].is_finite());
+            near(&model, "minimize");
+
+            let wrapped = sam
+                .init(Edge::new(&device))
+                .with_loss(|loss: &Loss| loss.0.clone());
+            let grads = TrainStep::step(&wrapped, ()).grads;
+            let model = TrainStep::optimize(wrapped, &mut optim, LR.into(), grads);
+            near(&model, "the Learner");
+        }
+        let sam = SamConfig::new().with_rho(2.0);
+        let (model, mut optim) = (Edge::new(&device), SgdConfig::new().init());
+        let climbed = sam.first_step(model.clone(), model.loss().backward());
+        let grads = climbed.loss().backward();
+        let model = climbed.second_step(&mut optim, LR, grads);
+        assert!((read(model.w.val())[0] - PLAIN).abs() < 1e-5);
+
+        // Those who take the gradients themselves see what is not finite.
+        let model = Edge::new(&device);
+        for sam in [sam.clone(), sam.with_descent(Descent::Limited)] {
+            let climbed = sam.first_step(model.clone(), model.loss().backward());
+            let grads = climbed.second_gradients(climbed.loss().backward());
+            assert!(!read(grads.get::<1>(model.w.id).unwrap())[0].is_finite());
+            assert_eq!(read(climbed.step_back().w.val()), [3.0]);
+        }
+    }
+}
+
+#[test]
+fn msam_asam_and_several_ascents_have_no_gradient_at_w() {
+    let device = cpu_devices()[0].clone().autodiff();
+    for sam in [
+        SamConfig::asam().with_rho(2.0),
+        SamConfig::new().with_rho(1.0).with_ascents(2),
+    ] {
+        let mut optim = SgdConfig::new().init();
+        let (model, _) = sam.optimize(&mut optim, LR, Edge::new(&device), |model: &Edge| {
+            ((), model.loss().backward())
+        });
+        let w = read(model.w.val())[0];
+        assert!(w.is_nan() || w < 0.0, "{w} of {sam}");
+    }
+}
+
+proptest! {
+    #![proptest_config(random_cases(24))]
+
+    /// What is read off w + e(w) is g, for every radius and in every group.
+    #[test]
+    fn the_gradient_at_w_is_read_off_the_climbed_weights(
+        seed in 0..100u64,
+        rho in 0.05..2.0f64,
+        of_output in prop_oneof![Just(0.0), 0.05..2.0f64],
+    ) {
+        for device in devices() {
+            let device = device.autodiff();
+            let (model, points) = (Mlp::new(seed, &device), Points::new(seed, &device));
+            let group = ParamGroup::from_predicate("output");
+            let sam = SamConfig::new().with_rho(rho).with_group(group, of_output);
+            let mut optim = SgdConfig::new().init();
+            let climbed = sam.first_step(model.clone(), model.loss(&points).backward());
+            let grads = (climbed.loss(&points) * f32::INFINITY).backward();
+            let rescued = climbed.second_step(&mut optim, 0.1, grads);
+            let plain = optim.step(0.1, model.clone(), model.gradients(&points));
+            for ((path, rescued), (_, plain)) in values(&rescued).iter().zip(values(&plain)) {
+                for (rescued, plain) in rescued.iter().zip(plain) {
+                    prop_assert!((rescued - plain).abs() < 1e-5, "{path}: {rescued} for {plain}");
+                }
+            }
+        }
+    }
+
+    /// h min(1, |g| / |h|), whatever is longer; and h to the last bit where it is short enough.
+    #[test]
+    fn the_descent_is_no_longer_than_the_gradient_at_w(seed in 0..1000u64, rho in 0.01..3.0f64) {
+        for device in devices() {
+            let device = device.autodiff();
+            let (model, points) = (Mlp::new(seed, &device), Points::new(seed, &device));
+            let gradients = |sam: &SamConfig| {
+                let climbed = sam.first_step(model.clone(), model.loss(&points).backward());
+                let mut grads = climbed.second_gradients(climbed.loss(&points).backward());
+                let mut all = Vec::new();
+                for layer in [&model.hidden, &model.output] {
+                    all.extend(read(grads.remove::<2>(layer.weight.id).unwrap()));
+                    all.extend(read(grads.remove::<1>(layer.bias.as_ref().unwrap().id).unwrap()));
+                }
+                drop(climbed.step_back());
+                all
+            };
+            let norm = |values: &[f32]| {
+                values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt()
+            };
+            let sam = SamConfig::new().with_rho(rho);
+            let (h, g) = (gradients(&sam), gradients(&SamConfig::new().with_rho(0.0)));
+            for limited in [
+                sam.clone().with_descent(Descent::Limited),
+                // The same, of gradients that are kept.
+                sam.with_descent(Descent::Limited).with_adaptive(true).with_eta(1e6).with_rho(rho / 1e6),
+            ] {
+                let kept = limited.adaptive();
+                let found = gradients(&limited);
+                let share = (norm(&g) / norm(&h)).min(1.0);
+                for (found, h) in found.iter().zip(&h) {
+                    let expected = f64::from(*h) * share;
+                    let bound = if kept { 1e-3 } else { 2e-6 };
+                    prop_assert!((f64::from(*found) - expected).abs() <= bound * (1.0 + expected.abs()));
+                    prop_assert!(kept || share < 1.0 || found == h);
+                }
+            }
+        }
+    }
+}
+
+fn batches(device: &Device) -> Vec<Points> {
+    (0..12).map(|seed| Points::new(seed, device)).collect()
+}
+
+/// Steps whose radius and learning rate are given are those of plain SAM with that radius.
+#[test]
+fn radii_are_raised_and_follow_the_learning_rate() {
+    let lrs = [0.1, 0.02, 0.08, 0.0, 0.2, 0.05];
+    let raised: fn(usize) -> f64 = |step| 0.4 * ((step + 1) as f64 / 4.0).min(1.0);
+    let following: fn(usize) -> f64 = |step| match step {
+        0 => 0.1,
+        // 0.1 to 0.4 as the rate goes from 0.02 to 0.1.
+        _ => {
+            0.1 + 0.3
+                * ((f64::from([0.1f32, 0.02, 0.08, 0.0, 0.2][step - 1]) - 0.02) / 0.08)
+                    .clamp(0.0, 1.0)
+        }
+    };
+    let radius = Radius::LearningRate {
+        rho_min: 0.1,
+        lr_min: 0.02,
+        lr_max: 0.1,
+    };
+    for device in devices() {
+        let device = device.autodiff();
+        for (radius, rho_of) in [(Radius::Raised { steps: 4 }, raised), (radius, following)] {
+            let sam = SamConfig::new().with_rho(0.4).with_radius(radius);
+            let mut model = Mlp::new(1, &device);
+            let (mut plain, mut wrapped) = (model.clone(), sam.init(model.clone()));
+            let mut steps = sam.steps(&model);
+            let [mut optim, mut plain_optim, mut learner_optim] =
+                [(); 3].map(|()| SgdConfig::new().init());
+            for (step, (points, lr)) in batches(&device).iter().zip(lrs).enumerate() {
+                let rho = rho_of(step);
+                assert!(
+                    (f64::from(read(steps.rho())[0]) - rho).abs() < 1e-6,
+                    "{radius:?} at {step}"
+                );
+                (model, _) =
+                    steps.minimize(&mut optim, lr, model, |model: &Mlp| model.loss(points));
+                let constant = SamConfig::new().with_rho(rho);
+                (plain, _) = constant.optimize(&mut plain_optim, lr, plain, |model: &Mlp| {
+                    ((), model.loss(points).backward())
+                });
+                let grads = TrainStep::step(&wrapped, points.clone()).grads;
+                wrapped = TrainStep::optimize(wrapped, &mut learner_optim, lr.into(), grads);
+            }
+            assert!(same_values(&*wrapped, &model));
+            for ((path, raised), (_, plain)) in values(&model).iter().zip(values(&plain)) {
+                for (raised, plain) in raised.iter().zip(plain) {
+                    assert!((raised - plain).abs() < 1e-5, "{path} with {radius:?}");
+                }
+            }
+        }
+    }
+}
+
+/// The rule as its equations have it, on the host.
+#[derive(Clone)]
+struct Rule {
+    rise: f64,
+    /// Decay and factor.
+    pace: [f64; 2],
+    rho: f64,
+    state: Option<[f64; 3]>,
+}
+
+impl Rule {
+    fn next(&mut self, at_w: f64, climbed: f64) {
+        if !at_w.is_finite() {
+            return;
+        }
+        let [decay, speed] = self.pace;
+        let first = self.state.map_or(at_w, |state| state[2]);
+        let climbed = if climbed.is_finite() {
+            climbed.min(10.0 * first)
+        } else {
+            10.0 * first
+        };
+        let [l, rest, _] = self.state.unwrap_or([at_w, climbed, first]);
+        let mean = |old: f64, new: f64| decay * old + (1.0 - decay) * new;
+        let (l, rest) = (mean(l, at_w), mean(rest, climbed));
+        let h = l.min((first - l).max(0.01 * first)).max(1e-6 * first);
+        let q = ((rest - l) / (self.rise * h)).clamp(1e-3, 1e3);
+        self.rho = (self.rho * (-speed * (0.5 * q.ln()).clamp(-1.0, 1.0)).exp()).clamp(1e-4, 3.0);
+        self.state = Some([l, rest, first]);
+    }
+}
+
+#[test]
+fn the_rule_is_its_equations() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for (sam, pace, every) in [
+            (SamConfig::auto(), [0.9, 0.1], 1),
+            (SamConfig::auto_looksam().with_every(2), [0.7, 0.3], 2),
+        ] {
+            let Radius::Rule { rise } = sam.radius() else {
+                panic!("{sam}")
+            };
+            let mut rule = Rule {
+                rise,
+                pace,
+                rho: 0.05,
+                state: None,
+            };
+            let mut model = Mlp::new(1, &device);
+            let mut steps = sam.steps(&model);
+            let mut optim = SgdConfig::new().init();
+            let mut radii = Vec::new();
+            for (step, points) in batches(&device).iter().enumerate() {
+                // A loss that is not finite, at w and at w + e(w).
+                let bad = [step == 4, step == 4 || step == 6];
+                let mut passes = bad.into_iter();
+                let (updated, losses) =
+                    steps.minimize(&mut optim, 0.05, model.clone(), |model: &Mlp| match passes
+                        .next()
+                    {
+                        Some(true) => model.loss(points) * f32::INFINITY,
+                        _ => model.loss(points),
+                    });
+                if step != 4 {
+                    model = updated;
+                }
+                assert_eq!(losses.climbed.is_some(), step % every == 0);
+                if let (Some(at_w), Some(climbed)) = (losses.at_w, losses.climbed) {
+                    let [at_w, climbed] = [at_w, climbed].map(|loss| f64::from(read(loss)[0]));
+                    rule.next(at_w, climbed);
+                }
+                let rho = f64::from(read(steps.rho())[0]);
+                assert!(
+                    (rho / rule.rho - 1.0).abs() < 1e-4,
+                    "{rho} for {} at {step}",
+                    rule.rho
+                );
+                radii.push(rho);
+            }
+            let moves = radii.windows(2).filter(|pair| pair[0] != pair[1]);
+            assert!(moves.count() > 3, "{radii:?}");
+        }
+    }
+}
+
+#[test]
+fn micro_batches_and_devices_give_the_rule_the_mean_of_their_losses() {
+    for device in devices() {
+        let device = device.autodiff();
+        let [a, b] = [1, 2].map(|seed| Points::new(seed, &device));
+        let sam = SamConfig::auto();
+        let wrapped = sam.init(Mlp::new(1, &device));
+        let losses = |points: &Points| {
+            let mut steps = sam.steps(&*wrapped);
+            let (_, losses) = steps.minimize(
+                &mut SgdConfig::new().init(),
+                0.1,
+                (*wrapped).clone(),
+                |model: &Mlp| model.loss(points),
+            );
+            [losses.at_w, losses.climbed].map(|loss| f64::from(read(loss.unwrap())[0]))
+        };
+        let ([a_w, a_climbed], [b_w, b_climbed]) = (losses(&a), losses(&b));
+        let mut rule = Rule {
+            rise: 0.7,
+            pace: [0.9, 0.1],
+            rho: 0.05,
+            state: None,
+        };
+        rule.next((a_w + b_w) / 2.0, (a_climbed + b_climbed) / 2.0);
+
+        let mut accumulator = GradientsAccumulator::new();
+        for points in [&a, &b] {
+            accumulator.accumulate(&wrapped, TrainStep::step(&wrapped, points.clone()).grads);
+        }
+        let mut optim = SgdConfig::new().init();
+        let mut trained =
+            TrainStep::optimize(wrapped.clone(), &mut optim, 0.1.into(), accumulator.grads());
+        let rho = f64::from(read(trained.rho())[0]);
+        assert!(
+            (rho / rule.rho - 1.0).abs() < 1e-4,
+            "{rho} for {}",
+            rule.rho
+        );
+        // And the metric's radius is that.
+        let _metric = trained.rho_metric();
+    }
+}
+
+#[test]
+fn the_rule_wants_to_know_the_loss() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let wrapped = SamConfig::auto().init(Edge::new(&device));
+    let message = panic_message(|| TrainStep::step(&wrapped, ()));
+    assert!(
+        message.contains("SamModel::with_loss") && message.contains("Loss"),
+        "{message}"
+    );
+    let model = Edge::new(&device);
+    let mut steps = SamConfig::auto().steps(&model);
+    let message = panic_message(|| {
+        steps.optimize(&mut SgdConfig::new().init(), LR, model, |model: &Edge| {
+            ((), model.loss().backward())
+        })
+    });
+    assert!(message.contains("SamSteps::minimize"), "{message}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_its_reason() {
+    let auto = SamConfig::auto;
+    type Refused = (fn() -> SamConfig, &'static str);
+    let refused: [Refused; 9] = [
+        (
+            || SamConfig::auto().with_ascent(Ascent::Msam),
+            "MSAM takes no gradient at w",
+        ),
+        (
+            || SamConfig::msam().with_radius(Radius::Rule { rise: 0.7 }),
+            "MSAM takes none at w",
+        ),
+        (|| SamConfig::auto().with_start(3), "start"),
+        (|| SamConfig::auto().with_rho(0.0), "rho is 0"),
+        (
+            || SamConfig::new().with_radius(Radius::Rule { rise: 0.0 }),
+            "radius.rule.rise is 0",
+        ),
+        (
+            || SamConfig::new().with_radius(Radius::Rule { rise: f64::NAN }),
+            "rise is NaN",
+        ),
+        (
+            || SamConfig::new().with_radius(Radius::Raised { steps: 0 }),
+            "steps is 0",
+        ),
+        (
+            || {
+                let (rho_min, lr_min, lr_max) = (0.01, 0.1, 0.1);
+                SamConfig::new().with_radius(Radius::LearningRate {
+                    rho_min,
+                    lr_min,
+                    lr_max,
+                })
+            },
+            "lr_min is 0.1, but must be below lr_max",
+        ),
+        (
+            || {
+                let (rho_min, lr_min, lr_max) = (0.1, 0.0, 0.1);
+                SamConfig::new().with_radius(Radius::LearningRate {
+                    rho_min,
+                    lr_min,
+                    lr_max,
+                })
+            },
+            "rho_min is 0.1, but must be at most rho",
+        ),
+    ];
+    for (config, reason) in refused {
+        let message = panic_message(config);
+        assert!(message.contains(reason), "{message} has not {reason}");
+    }
+    // And from files, which read like the method.
+    let load = |file: &str| -> Result<SamConfig, String> {
+        burn::config::Config::load_binary(file.as_bytes())
+            .map_err(|error: burn::config::ConfigError| error.to_string())
+    };
+    let file = r#"{"radius": {"rule": {"rise": 0.7}}, "descent": "limited"}"#;
+    assert_eq!(load(file).unwrap(), auto());
+    let error = load(r#"{"radius": {"rule": {"rise": -1.0}}}"#).unwrap_err();
+    assert!(error.contains("radius.rule.rise is -1"), "{error}");
+    let error = load(r#"{"radius": {"rule": {"rise": 0.7}}, "start": 4}"#).unwrap_err();
+    assert!(error.contains("radius rule and start"), "{error}");
+}
