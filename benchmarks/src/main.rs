@@ -36,6 +36,9 @@ struct Options {
     /// Where to measure
     #[arg(long, value_enum, default_value = "flex")]
     device: Backend,
+    /// The models, separated by commas; all, if not given
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    models: Vec<String>,
     /// Measurements a figure
     #[arg(long, default_value = "21", value_parser = clap::value_parser!(u32).range(20..))]
     runs: u32,
@@ -67,23 +70,33 @@ fn main() -> anyhow::Result<()> {
         println!("{row}");
         rows.push(row);
     };
-    for (model, width, layers, batch) in [
+    let is_wanted = |model: &str| {
+        options.models.is_empty() || options.models.iter().any(|wanted| wanted == model)
+    };
+    let perceptrons = [
         ("mlp-64x30", 64, 30, 32),
         ("mlp-256x16", 256, 16, 64),
         ("mlp-1024x8", 1024, 8, 64),
-    ] {
+    ];
+    for (model, width, layers, batch) in perceptrons.into_iter().filter(|of| is_wanted(of.0)) {
         let (row, methods) = measure::mlp(model, &name, (width, layers, batch), &device, runs);
         add(row);
         of_methods.push(methods);
     }
-    let shape = (16, 4, 16, 128);
-    let (row, methods) = measure::conv_net("conv-16x4", &name, shape, &device, runs);
-    add(row);
-    of_methods.push(methods);
-    add(measure::resnet50(&name, &device, runs));
+    if is_wanted("conv-16x4") {
+        let shape = (16, 4, 16, 128);
+        let (row, methods) = measure::conv_net("conv-16x4", &name, shape, &device, runs);
+        add(row);
+        of_methods.push(methods);
+    }
+    if is_wanted("resnet50") {
+        add(measure::resnet50(&name, &device, runs));
+    }
 
-    println!("\nA step of each method over one of plain SGD\n");
-    println!("{}", of_methods[0].header());
+    if let Some(methods) = of_methods.first() {
+        println!("\nA step of each method over one of plain SGD\n");
+        println!("{}", methods.header());
+    }
     for methods in &of_methods {
         println!("{methods}");
     }

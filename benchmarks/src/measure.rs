@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Gradients, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 use burn_sam::{AscentPart, SamConfig};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::Counting;
@@ -93,8 +93,8 @@ pub(crate) fn mlp(
 ) -> (Row, Methods) {
     let x = Tensor::random([batch, width], Distribution::Default, device);
     let module = Mlp::new(width, layers, device);
-    let pass = |module: &Mlp, part: AscentPart| module.gradients(part.of(&x));
-    with_methods(model, name, module, pass, device, runs)
+    let loss = |module: &Mlp, part: AscentPart| module.loss(part.of(&x));
+    with_methods(model, name, module, loss, device, runs)
 }
 
 pub(crate) fn conv_net(
@@ -107,21 +107,22 @@ pub(crate) fn conv_net(
     let shape = [batch, channels, side, side];
     let x = Tensor::random(shape, Distribution::Default, device);
     let module = ConvNet::new(channels, layers, device);
-    let pass = |module: &ConvNet, part: AscentPart| module.gradients(part.of(&x));
-    with_methods(model, name, module, pass, device, runs)
+    let loss = |module: &ConvNet, part: AscentPart| module.loss(part.of(&x));
+    with_methods(model, name, module, loss, device, runs)
 }
 
 fn with_methods<M: Module>(
     model: &'static str,
     name: &str,
     module: M,
-    pass: impl Fn(&M, AscentPart) -> Gradients,
+    loss: impl Fn(&M, AscentPart) -> Tensor<1>,
     device: &Device,
     runs: usize,
 ) -> (Row, Methods) {
     let whole = SamConfig::new().ascent_part();
-    let methods = methods::measure(model, &module, |module| pass(module, whole), device, runs);
-    let gradients = |module: &M, part| GradientsParams::from_grads(pass(module, part), module);
+    let methods = methods::measure(model, &module, |module| loss(module, whole), device, runs);
+    let gradients =
+        |module: &M, part| GradientsParams::from_grads(loss(module, part).backward(), module);
     let row = measure(model, name, module, gradients, device, runs).with_ratios();
     (row, methods)
 }

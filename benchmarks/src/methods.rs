@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Gradients};
+use burn::tensor::{Device, Tensor};
 use burn_sam::{Descent, SamConfig};
 
 const WARM_UP: usize = 2;
@@ -23,7 +23,7 @@ pub(crate) struct Methods {
 
 impl Methods {
     pub(crate) fn header(&self) -> String {
-        let names = self.over_sgd.iter().map(|(name, _)| format!("{name:>9}"));
+        let names = self.over_sgd.iter().map(|(name, _)| format!("{name:>13}"));
         format!(
             "{:<11} {:>9} {}",
             "model",
@@ -38,7 +38,7 @@ impl core::fmt::Display for Methods {
         write!(f, "{:<11} {:>9.3} ", self.model, self.sgd_ms)?;
         self.over_sgd
             .iter()
-            .try_for_each(|(_, time)| write!(f, "{time:>9.2}"))
+            .try_for_each(|(_, time)| write!(f, "{time:>13.3}"))
     }
 }
 
@@ -46,7 +46,7 @@ impl core::fmt::Display for Methods {
 pub(crate) fn measure<M: Module>(
     model: &'static str,
     module: &M,
-    gradients: impl Fn(&M) -> Gradients,
+    loss: impl Fn(&M) -> Tensor<1>,
     device: &Device,
     runs: usize,
 ) -> Methods {
@@ -65,13 +65,16 @@ pub(crate) fn measure<M: Module>(
             SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
         ),
         ("wsam", SamConfig::new().with_descent(wsam)),
+        ("limited", SamConfig::new().with_descent(Descent::Limited)),
+        ("auto", SamConfig::auto()),
+        ("auto_looksam", SamConfig::auto_looksam()),
     ];
-    let gradients = &gradients;
+    let loss = &loss;
     let mut turns: Vec<Box<dyn FnMut()>> = vec![{
         let (mut module, mut optim) = (Some(module.clone()), SgdConfig::new().init());
         Box::new(move || {
             let now = module.take().expect("it is put back");
-            let grads = GradientsParams::from_grads(gradients(&now), &now);
+            let grads = GradientsParams::from_grads(loss(&now).backward(), &now);
             module = Some(optim.step(LR, now, grads));
         })
     }];
@@ -80,7 +83,7 @@ pub(crate) fn measure<M: Module>(
         let mut module = Some(module.clone());
         turns.push(Box::new(move || {
             let now = module.take().expect("it is put back");
-            let (next, _) = steps.optimize(&mut optim, LR, now, |now| ((), gradients(now)));
+            let (next, _) = steps.minimize(&mut optim, LR, now, loss);
             module = Some(next);
         }));
     }

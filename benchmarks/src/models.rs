@@ -3,7 +3,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Distribution, Gradients, Tensor};
+use burn::tensor::{Device, Distribution, Tensor};
 
 /// Square layers with ReLUs between them.
 #[derive(Module, Debug)]
@@ -20,10 +20,10 @@ impl Mlp {
         }
     }
 
-    /// A forward and backward pass.
-    pub(crate) fn gradients(&self, x: Tensor<2>) -> Gradients {
+    /// Of a forward pass.
+    pub(crate) fn loss(&self, x: Tensor<2>) -> Tensor<1> {
         let y = (self.layers.iter()).fold(x, |x, layer| relu(layer.forward(x)));
-        y.square().mean().backward()
+        y.square().mean()
     }
 }
 
@@ -47,12 +47,12 @@ impl ConvNet {
         }
     }
 
-    /// A forward and backward pass.
-    pub(crate) fn gradients(&self, x: Tensor<4>) -> Gradients {
+    /// Of a forward pass.
+    pub(crate) fn loss(&self, x: Tensor<4>) -> Tensor<1> {
         let y = (self.layers.iter()).fold(x, |x, (convolution, norm)| {
             relu(norm.forward(convolution.forward(x)))
         });
-        y.square().mean().backward()
+        y.square().mean()
     }
 }
 
@@ -127,7 +127,7 @@ mod tests {
         assert_eq!(Mlp::new(64, 30, &device).num_params(), 124_800);
         let x = Tensor::<4>::ones([1, 16, 4, 4], &device);
         let model = ConvNet::new(16, 2, &device);
-        let grads = GradientsParams::from_grads(model.gradients(x), &model);
+        let grads = GradientsParams::from_grads(model.loss(x).backward(), &model);
         assert_eq!(grads.len(), 6);
         let resnet = ResNet50::new(&device);
         assert_eq!(resnet.num_params(), 25_557_032);

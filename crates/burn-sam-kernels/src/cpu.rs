@@ -536,25 +536,35 @@ impl Update for Combine {
         let (coefficients, read): (Vec<f64>, Vec<&[E]>) = terms.into_iter().unzip();
         let wide = E::Wide::from_f64;
         let x = wide(*x);
-        // What is not finite in a must not come through a coefficient of 0.
-        let of_a = move |a: E| match x == E::Wide::default() {
-            true => E::Wide::default(),
-            false => a.widen() * x,
-        };
+        let zero = E::Wide::default();
         match coefficients[..] {
-            [] => pieces_of(read, write, move |[], a| {
-                a.iter_mut().for_each(|a| *a = E::narrow(of_a(*a)));
+            [] if x != zero => pieces_of(read, write, move |[], a| {
+                a.iter_mut().for_each(|a| *a = E::narrow(a.widen() * x));
             }),
+            [y] if x != zero => pieces_of(read, write, move |[b], a| {
+                let y = wide(y);
+                for (a, b) in a.iter_mut().zip(b) {
+                    *a = E::narrow(a.widen() * x + b.widen() * y);
+                }
+            }),
+            [y, z] if x != zero => pieces_of(read, write, move |[b, c], a| {
+                let [y, z] = [y, z].map(wide);
+                for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+                    *a = E::narrow(a.widen() * x + b.widen() * y + c.widen() * z);
+                }
+            }),
+            // What is not finite in a must not come through a coefficient of 0.
+            [] => pieces_of(read, write, move |[], a| a.fill(E::narrow(zero))),
             [y] => pieces_of(read, write, move |[b], a| {
                 let y = wide(y);
                 for (a, b) in a.iter_mut().zip(b) {
-                    *a = E::narrow(of_a(*a) + b.widen() * y);
+                    *a = E::narrow(b.widen() * y);
                 }
             }),
             [y, z] => pieces_of(read, write, move |[b, c], a| {
                 let [y, z] = [y, z].map(wide);
                 for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
-                    *a = E::narrow(of_a(*a) + b.widen() * y + c.widen() * z);
+                    *a = E::narrow(b.widen() * y + c.widen() * z);
                 }
             }),
             _ => unreachable!("two or three terms"),

@@ -25,13 +25,13 @@ struct Options {
     /// Part of the training labels that are replaced by random ones, 0 to 1
     #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
     noise: f64,
-    /// Radius of SAM's neighbourhood
-    #[arg(long, default_value = "0.5", allow_negative_numbers = true, value_parser = radius)]
-    rho: f64,
+    /// Radius of plain SAM's neighbourhood; if not given, SAM sets its radius itself
+    #[arg(long, allow_negative_numbers = true, value_parser = radius)]
+    rho: Option<f64>,
     /// Make the radius relative to each weight's magnitude (ASAM)
     #[arg(long)]
     adaptive: bool,
-    /// Part of the batch that SAM climbs on, above 0 and up to 1; an eighth wants a rho of 0.8
+    /// Part of the batch that SAM climbs on, above 0 and up to 1
     #[arg(long, default_value = "1", allow_negative_numbers = true, value_parser = fraction)]
     ascent_fraction: f64,
     /// Number of passes over the training images
@@ -55,8 +55,11 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     create([Some(&options.picture), options.json.as_ref()])?;
 
-    let sam = SamConfig::new()
-        .with_rho(options.rho)
+    let sam = match options.rho {
+        None => SamConfig::auto(),
+        Some(rho) => SamConfig::new().with_rho(rho),
+    };
+    let sam = sam
         .with_adaptive(options.adaptive)
         .with_ascent_fraction(options.ascent_fraction);
     let digits = data::digits()?;
@@ -104,10 +107,14 @@ fn main() -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     println!(
-        "Digits with {:.0} % noisy labels, {epochs} epochs, {} seeds, rho {}{}{}:\n",
+        "Digits with {:.0} % noisy labels, {epochs} epochs, {} seeds, {}{}{}:\n",
         100.0 * options.noise,
         options.seeds,
-        options.rho,
+        options
+            .rho
+            .map_or("a rho that sets itself".to_string(), |rho| format!(
+                "rho {rho}"
+            )),
         if options.adaptive { ", adaptive" } else { "" },
         match options.ascent_fraction {
             1.0 => String::new(),

@@ -25,7 +25,7 @@ struct Options {
     /// Part of the training labels that are replaced by random ones, 0 to 1
     #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
     noise: f64,
-    /// Radius of SAM's neighbourhood, in training and for the sharpness
+    /// Radius at which the sharpness is measured
     #[arg(long, default_value = "0.5", allow_negative_numbers = true, value_parser = radius)]
     rho: f64,
     /// Number of passes over the training images
@@ -155,7 +155,7 @@ fn train(options: &Options, split: &Split, device: &Device) -> anyhow::Result<Ve
         bar: &bar,
     };
     let model = seeded(Mlp::new, options.seed, device);
-    let sam = SamConfig::new().with_rho(options.rho);
+    let sam = SamConfig::auto();
     let models = NAMES
         .into_iter()
         .zip([None, Some(&sam)])

@@ -7,7 +7,7 @@ use burn_sam_kernels::known;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::Ascended;
-use super::pairs::{combine, copy, products, restore, squared_norm_of};
+use super::pairs::{combine, copy, products, release, restore, squared_norm_of};
 use super::radius::Factor;
 use super::{Ascent, Memory};
 use crate::SamConfig;
@@ -152,7 +152,9 @@ impl Between {
             _ => scale.ones_like(),
         };
         let coefficients = [share.clone(), share * scale];
-        combine(module, grads, &directions, &coefficients)
+        let grads = combine(module, grads, &directions, &coefficients);
+        release(module, directions);
+        grads
     }
 
     /// What a climbing step has to remember for the steps between: the part of its second gradients h that
@@ -265,6 +267,14 @@ impl AtW {
         }
     }
 
+    /// Drops g in the module's order.
+    pub(crate) fn release<M: Module>(self, module: &M) {
+        let unmoved = self.way.map(|way| way.unmoved);
+        for grads in [self.grads, unmoved].into_iter().flatten() {
+            release(module, grads);
+        }
+    }
+
     pub(crate) fn copy<M: Module>(&self, module: &M) -> Self {
         let copied = |grads| copy(module, grads);
         Self {
@@ -356,12 +366,15 @@ impl Descent {
         if self == Self::Climbed && climbed.is_none() {
             return grads;
         }
-        let Some(hh) = squared_norm_of(module, &grads) else {
-            return grads;
-        };
         let kept = at_w.grads.as_ref();
-        let of_kept = || squared_norm_of(module, kept?);
-        let Some(gg) = at_w.squared_norm.clone().or_else(of_kept) else {
+        let known_at_w = at_w.squared_norm.clone();
+        let norms = match known_at_w {
+            Some(gg) => squared_norm_of(module, &grads).map(|hh| (gg, hh)),
+            None => kept
+                .and_then(|kept| products(module, kept, &grads))
+                .map(|[gg, _, hh]| (gg, hh)),
+        };
+        let Some((gg, hh)) = norms else {
             return grads;
         };
         let gg = gg.to_device(&hh.device()).cast(hh.dtype());

@@ -23,7 +23,7 @@ pub use descent::{Between, Descent};
 #[cfg(feature = "train")]
 pub(crate) use memory::Reports;
 pub(crate) use memory::{Kind, Memory};
-use pairs::copy;
+use pairs::{copy, release};
 pub use part::AscentPart;
 pub(crate) use radius::Factor;
 pub use radius::Radius;
@@ -423,6 +423,7 @@ pub(crate) fn passes<M: Module, T>(
         };
         if let Some(reported) = reported {
             memory.report_all(module, &reported, &mut grads);
+            release(module, reported);
         }
         let at_w = Some(at_w);
         return (
@@ -457,16 +458,17 @@ pub(crate) fn passes<M: Module, T>(
     let climbed_grads = (sam.remembers() == Some(Kind::Sharpness)).then(|| copy(module, &grads));
     let mut grads = (sam.descent()).combine(sam, module, &at_w, Some(&climbed), grads);
     drop(climbed);
-    if let Some(at_w) = at_w.grads {
+    if let Some(at_w) = &at_w.grads {
         match (sam.remembers(), climbed_grads) {
-            (Some(Kind::Orthogonal), _) => Between::report(module, memory, &at_w, &mut grads),
-            (Some(Kind::Average), _) => memory.report_all(module, &at_w, &mut grads),
+            (Some(Kind::Orthogonal), _) => Between::report(module, memory, at_w, &mut grads),
+            (Some(Kind::Average), _) => memory.report_all(module, at_w, &mut grads),
             (Some(Kind::Sharpness), Some(climbed)) => {
-                report_sharpness(module, memory, &at_w, climbed, &mut grads);
+                report_sharpness(module, memory, at_w, climbed, &mut grads);
             }
             _ => {}
         }
     }
+    at_w.release(module);
     let passes = Passes {
         at_w: Some(first),
         climbed: Some(last),

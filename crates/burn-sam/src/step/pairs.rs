@@ -221,6 +221,21 @@ impl ModuleVisitor for Register {
     }
 }
 
+/// Drops gradients in the module's order, rather than in that of a hash map, which is another each time: Burn's
+/// fusion knows a step again by its operations, drops among them, and looks for what to fuse anew where it does not.
+/// On a small perceptron, that takes four times the rest of the step.
+pub(crate) fn release<M: Module>(module: &M, grads: GradientsParams) {
+    struct Release(GradientsParams);
+
+    impl ModuleVisitor for Release {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            drop(self.0.remove::<D>(param.id));
+        }
+    }
+
+    module.visit(&mut Release(grads));
+}
+
 /// Other handles on the same tensors.
 pub(crate) fn copy<M: Module>(module: &M, grads: &GradientsParams) -> GradientsParams {
     struct Copy<'a> {
