@@ -24,7 +24,7 @@ use burn::train::{
 use burn_sam::{AscentPart, Flatness, SamConfig, SamModel};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read,
-    same_values, values,
+    same_training, same_values, values,
 };
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
@@ -124,7 +124,7 @@ fn the_learner_takes_the_steps_of_a_loop() {
             |training| training.num_epochs(3),
         );
         assert!(
-            same_values(&result.model.into_inner(), &expected),
+            same_training(&result.model.into_inner(), &expected),
             "{device:?}"
         );
         let points = [Points::new(0, &device), Points::new(1, &device)];
@@ -203,7 +203,7 @@ fn the_whole_batch_is_no_part() {
         let (plain, losses) = steps(sam().init(NormMlp::new(1, &device)));
         let config = sam().with_ascent_fraction(1.0);
         let (whole, losses_of_whole) = steps(config.init_on_part(NormMlp::new(1, &device), never));
-        assert!(same_values(&whole.model, &plain.model), "{device:?}");
+        assert!(same_training(&whole.model, &plain.model), "{device:?}");
         assert_eq!(losses, losses_of_whole);
     }
 }
@@ -347,7 +347,7 @@ fn an_interrupted_run_resumes_to_the_same_weights() {
             checkpoints(training).num_epochs(4).checkpoint(2)
         });
         assert_eq!(losses.len(), 2);
-        assert!(same_values(&resumed.model, &whole.model), "{device:?}");
+        assert!(same_training(&resumed.model, &whole.model), "{device:?}");
     }
 }
 
@@ -521,7 +521,7 @@ fn accumulated_gradients_are_those_of_the_second_passes() {
             training.grads_accumulation(2)
         });
         let expected = summed_step(&model, [&device, &device]);
-        assert!(same_values(&result.model.into_inner(), &expected));
+        assert!(same_training(&result.model.into_inner(), &expected));
     }
 }
 

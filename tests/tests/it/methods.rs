@@ -12,7 +12,7 @@ use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Ascent, Between, Climbed, Descent, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message,
-    pseudo_random, random_cases, read, same_values, values,
+    pseudo_random, random_cases, read, same_training, same_values, values,
 };
 use proptest::prelude::*;
 
@@ -108,6 +108,14 @@ fn near<M: Module>(a: &M, b: &M, tolerance: f64) {
     }
 }
 
+/// Running statistics: a batch that is counted twice moves them by a tenth of what it holds.
+fn near_all(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter().zip(b) {
+        assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{a} for {b}");
+    }
+}
+
 #[test]
 fn the_learner_the_closure_and_the_steps_do_the_same() {
     for device in devices() {
@@ -125,13 +133,13 @@ fn the_learner_the_closure_and_the_steps_do_the_same() {
             });
             assert_eq!(passes, 1 + sam.ascents());
             // Read first: Burn brings running statistics up to date when they are read.
-            assert_eq!(model.statistics(), expected_model.statistics(), "{sam}");
+            near_all(&model.statistics(), &expected_model.statistics());
             near(&model, &expected_model, 1e-6);
 
             let wrapped = sam.init(copy_of(&start, made()));
             let grads = TrainStep::step(&wrapped, points.clone()).grads;
             let trained = sgd().step(LR, wrapped, grads).into_inner();
-            assert_eq!(trained.statistics(), expected_model.statistics(), "{sam}");
+            near_all(&trained.statistics(), &expected_model.statistics());
             near(&trained, &expected_model, 1e-6);
             assert!(!same_values(&trained.hidden, &start.hidden));
         }
@@ -184,7 +192,7 @@ fn steps_in_a_loop_are_those_of_the_learner() {
                     model.predict(points).loss
                 });
                 wrapped = learn(wrapped, &mut learner_optim, &[points]);
-                assert_eq!(wrapped.statistics(), model.statistics(), "{sam}");
+                near_all(&wrapped.statistics(), &model.statistics());
             }
             near(&*wrapped, &model, 1e-5);
             assert!(!same_values(&model.hidden, &start.hidden));
@@ -194,7 +202,7 @@ fn steps_in_a_loop_are_those_of_the_learner() {
                 plain.predict(points);
             }
             let of_inputs = |model: &NormMlp| model.statistics()[..2 * FEATURES].to_vec();
-            assert_eq!(of_inputs(&model), of_inputs(&plain), "{sam}");
+            near_all(&of_inputs(&model), &of_inputs(&plain));
         }
     }
 }
@@ -289,8 +297,8 @@ fn a_run_that_is_interrupted_at_an_odd_step_goes_on_exactly() {
                         m.loss(points)
                     });
             }
-            assert!(same_values(&*resumed, &*whole), "{sam} on {device:?}");
-            assert!(same_values(&resumed_model, &model), "{sam} on {device:?}");
+            assert!(same_training(&*resumed, &*whole), "{sam} on {device:?}");
+            assert!(same_training(&resumed_model, &model), "{sam} on {device:?}");
         }
     }
 }
@@ -524,17 +532,15 @@ fn a_rho_of_zero_between_plain_steps_is_the_base_and_every_step_is_sam() {
         );
         let zero = SamConfig::new().with_rho(0.0);
         for sam in [zero.clone().with_every(3), zero.clone().with_start(2)] {
-            let values = |model: &Mlp| read(model.hidden.weight.val());
-            assert_eq!(values(&train(&sam)), values(&plain.0));
+            assert!(same_training(&train(&sam), &plain.0));
         }
         let sam = SamConfig::new().with_rho(0.3);
-        let values = |model: &Mlp| read(model.hidden.weight.val());
-        assert_eq!(
-            values(&train(&sam.clone().with_start(100))),
-            values(&plain.0)
-        );
+        assert!(same_training(
+            &train(&sam.clone().with_start(100)),
+            &plain.0
+        ));
         let looks = (sam.clone()).with_between(Between::Looksam { alpha: 0.5 });
-        assert_eq!(values(&train(&looks)), values(&train(&sam)));
+        assert!(same_training(&train(&looks), &train(&sam)));
     }
 }
 
@@ -639,7 +645,7 @@ fn a_nan_at_w_leaves_the_base_optimizers_step() {
                 assert!(same_values(&*climbed, &model));
                 let grads = climbed.loss(&points).backward();
                 let updated = climbed.second_step(&mut sgd(), LR, grads);
-                assert!(same_values(&updated, &plain), "{sam} on {device:?}");
+                assert!(same_training(&updated, &plain), "{sam} on {device:?}");
             }
         }
     }
@@ -656,7 +662,7 @@ fn without_any_gradient_at_w_it_is_the_base_optimizers_step() {
             let climbed = sam.climb(model.clone(), GradientsParams::new());
             let grads = climbed.loss(&points).backward();
             let updated = climbed.second_step(&mut sgd(), LR, grads);
-            assert!(same_values(&updated, &plain), "{sam}");
+            assert!(same_training(&updated, &plain), "{sam}");
         }
     }
 }
@@ -718,15 +724,15 @@ fn the_limits_of_gsam_and_wsam_are_sam_and_the_base() {
         let of = |descent| step(&sam.clone().with_descent(descent), model.clone(), &points);
         let plain = sgd().step(LR, model.clone(), model.gradients(&points));
         let expected = step(&sam, model.clone(), &points);
-        assert!(same_values(&of(Descent::Gsam { alpha: 0.0 }), &expected));
-        assert!(same_values(
+        assert!(same_training(&of(Descent::Gsam { alpha: 0.0 }), &expected));
+        assert!(same_training(
             &of(Descent::Wsam {
                 gamma: 0.5,
                 decoupled: false
             }),
             &expected
         ));
-        assert!(same_values(
+        assert!(same_training(
             &of(Descent::Wsam {
                 gamma: 0.0,
                 decoupled: false

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Tensor};
 use burn::train::{ItemLazy, TrainOutput, TrainStep};
 use burn_sam::{Ascent, Descent, Radius, SamConfig};
 use burn_sam_tests::{
-    Mlp, Points, cpu_devices, devices, panic_message, random_cases, read, same_values, values,
+    Mlp, Points, cpu_devices, devices, panic_message, random_cases, read, same_training, values,
 };
 use proptest::prelude::*;
 
@@ -256,7 +256,7 @@ fn radii_are_raised_and_follow_the_learning_rate() {
                 let grads = TrainStep::step(&wrapped, points.clone()).grads;
                 wrapped = TrainStep::optimize(wrapped, &mut learner_optim, lr.into(), grads);
             }
-            assert!(same_values(&*wrapped, &model));
+            assert!(same_training(&*wrapped, &model));
             for ((path, raised), (_, plain)) in values(&model).iter().zip(values(&plain)) {
                 for (raised, plain) in raised.iter().zip(plain) {
                     assert!((raised - plain).abs() < 1e-5, "{path} with {radius:?}");

@@ -7,7 +7,7 @@ use burn_sam::{Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Job, TUNING_SEEDS, Task};
 use digits::data;
-use digits::options::{absolute, create, part, progress_bar};
+use digits::options::{absolute, create, part, progress_bar, radius};
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 use indicatif::ProgressBar;
@@ -38,6 +38,9 @@ struct Options {
     /// The optimizers, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "sgd")]
     base: Vec<Base>,
+    /// The radii, separated by commas, smallest first
+    #[arg(long, value_delimiter = ',', default_values_t = RADII.to_vec(), value_parser = radius)]
+    radii: Vec<f64>,
     /// Only the radii that are best on other seeds, and no picture
     #[arg(long)]
     tuned_only: bool,
@@ -225,7 +228,7 @@ fn main() -> anyhow::Result<()> {
 fn compare(task: &Task, options: &Options) -> anyhow::Result<Vec<Row>> {
     let with_radius = options.methods.iter().filter(|m| m.has_a_radius()).count() as u64;
     let without = options.methods.len() as u64 - with_radius;
-    let radii = RADII.len() as u64;
+    let radii = options.radii.len() as u64;
     let reported = if options.tuned_only { 1 } else { radii };
     let of_method = reported * options.seeds + radii * options.tuning_seeds;
     let bar = progress_bar(
@@ -240,8 +243,8 @@ fn compare(task: &Task, options: &Options) -> anyhow::Result<Vec<Row>> {
             continue;
         }
         let config = |rho| method.config(rho, task).expect("it has a radius");
-        let best = task.tune(&RADII, options.tuning_seeds, config, &bar)?;
-        for rho in RADII {
+        let best = task.tune(&options.radii, options.tuning_seeds, config, &bar)?;
+        for &rho in &options.radii {
             if rho == best || !options.tuned_only {
                 rows.push(row(task, method, Some(rho), rho == best, options, &bar)?);
             }
@@ -284,7 +287,7 @@ fn table(rows: &[Row], task: &Task, options: &Options) -> String {
     );
     let radii: Vec<f64> = match options.tuned_only {
         true => Vec::new(),
-        false => RADII.to_vec(),
+        false => options.radii.clone(),
     };
     for rho in &radii {
         table += &format!(" {rho} |");
@@ -344,7 +347,10 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
     let canvas = SVGBackend::new(file, (560 * tasks.len() as u32, 460)).into_drawing_area();
     canvas.fill(&WHITE)?;
     let panels = canvas.split_evenly((1, tasks.len()));
-    let (first, last) = (RADII[0], RADII[RADII.len() - 1]);
+    let radii = || rows.iter().filter_map(|row| row.rho);
+    // Where no method has a radius, those that there might have been.
+    let first = radii().reduce(f64::min).unwrap_or(RADII[0]);
+    let last = radii().fold(2.0 * first, f64::max);
     for (panel, task) in panels.iter().zip(tasks) {
         let rows: Vec<&Row> = (rows.iter())
             .filter(|row| (row.network, row.noise, row.base) == task)
