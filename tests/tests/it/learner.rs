@@ -285,6 +285,71 @@ fn sharpness_is_logged_beside_the_loss() {
     }
 }
 
+/// Each step's radius, in a training that names no loss: the Learner's own outputs have one.
+#[test]
+fn rho_is_logged_beside_the_loss() {
+    for device in devices() {
+        let device = device.autodiff();
+        let model = Mlp::new(1, &device);
+        let (mut by_hand, mut optim) = (model.clone(), SgdConfig::new().init());
+        let mut steps = SamConfig::auto().steps(&model);
+        let mut expected = Vec::new();
+        for batch in 0..BATCHES {
+            expected.push(f64::from(read(steps.rho())[0]));
+            let points = Points::new(batch, &device);
+            (by_hand, _) =
+                steps.minimize(&mut optim, LR, by_hand, |model: &Mlp| model.loss(&points));
+        }
+
+        let mut model = SamConfig::auto().init(model);
+        let rho = model.rho_metric();
+        let directory = temporary();
+        let learner = Learner::new(model, SgdConfig::new().init(), LR);
+        train(learner, (BATCHES, &device), directory.path(), |training| {
+            training
+                .metric_train_numeric(rho)
+                .with_metric_logger(FileMetricLogger::new(directory.path()))
+                .num_epochs(1)
+        });
+        let log = std::fs::read_to_string(directory.path().join("train/epoch-1/Rho.log")).unwrap();
+        let logged: Vec<f64> = (log.lines())
+            .filter_map(|line| line.strip_suffix(",1")?.parse().ok())
+            .collect();
+        assert_eq!(logged.len(), expected.len(), "{log}");
+        for (logged, expected) in logged.iter().zip(&expected) {
+            assert!((logged - expected).abs() < 1e-5, "{logged} for {expected}");
+        }
+        assert!(logged[0] != logged[1]);
+    }
+}
+
+/// With an ascent on part of the batch, the rule compares the part's loss at w with the batch's at w + e(w).
+#[test]
+fn a_radius_sets_itself_on_part_of_the_batch() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let (model, points) = (Mlp::new(1, &device), Points::new(0, &device));
+    let part = Points {
+        x: points.x.clone().narrow(0, 0, 2),
+        y: points.y.clone().narrow(0, 0, 2),
+    };
+    let sam = SamConfig::auto().with_ascent_fraction(0.25);
+    let wrapped = sam.init_on_part(model.clone(), |points: &Points, part| Points {
+        x: part.of(&points.x),
+        y: part.of(&points.y),
+    });
+    let grads = TrainStep::step(&wrapped, points.clone()).grads;
+    let trained = TrainStep::optimize(wrapped, &mut SgdConfig::new().init(), LR.into(), grads);
+
+    let at_w = f64::from(read(model.loss(&part))[0]);
+    let ascended = SamConfig::new().climb(model.clone(), model.gradients(&part));
+    let climbed = f64::from(read(ascended.loss(&points))[0]);
+    drop(ascended.step_back());
+    let q = (climbed - at_w) / (0.7 * at_w.min(0.01 * at_w));
+    let expected = 0.05 * (-0.1 * (0.5 * q.clamp(1e-3, 1e3).ln()).clamp(-1.0, 1.0)).exp();
+    let rho = f64::from(read(trained.rho())[0]);
+    assert!((rho - expected).abs() < 1e-6, "{rho} for {expected}");
+}
+
 #[test]
 fn running_statistics_are_those_of_plain_training() {
     for device in devices() {
