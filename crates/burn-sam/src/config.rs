@@ -534,6 +534,7 @@ impl SamConfig {
     }
 
     /// Whether the update depends on the gradients at w, which then must be the same for all workers.
+    #[cfg(feature = "train")]
     pub(crate) fn descends_along_first_gradients(&self) -> bool {
         self.keeps_first_gradients() || self.descent == Descent::Limited
     }

@@ -1,6 +1,5 @@
-//! SAM in a training loop of one's own: a curve is fitted three times. Twice with a radius that is given, once
-//! with SAM's two steps written out and once with one call that does both, which do the same; and with a radius
-//! that sets itself.
+//! SAM in a training loop of one's own: a curve is fitted twice, once with SAM's two steps written
+//! out, once with one call that does both. They do the same.
 
 use burn::module::Module;
 use burn::nn::loss::{MseLoss, Reduction};
@@ -48,16 +47,10 @@ fn main() {
         value(written_out.loss(&data))
     );
 
-    let in_one_call = closure(model.clone(), &data);
+    let in_one_call = closure(model, &data);
     println!(
         "one call, a closure: loss {:.6}",
         value(in_one_call.loss(&data))
-    );
-
-    let (without_a_radius, rho) = auto(model, &data);
-    println!(
-        "no radius to choose: loss {:.6}, rho {rho:.3} at the end",
-        value(without_a_radius.loss(&data))
     );
 }
 
@@ -97,17 +90,6 @@ fn closure(mut model: Curve, data: &(Tensor<2>, Tensor<2>)) -> Curve {
         }
     }
     model
-}
-
-/// A radius that sets itself by the losses, which is why they are what the closure returns.
-fn auto(mut model: Curve, data: &(Tensor<2>, Tensor<2>)) -> (Curve, f32) {
-    let mut steps = SamConfig::auto().steps(&model);
-    let mut optim = AdamConfig::new().init();
-    for _ in 0..STEPS {
-        let loss = |model: &Curve| model.loss(data);
-        (model, _) = steps.minimize(&mut optim, LEARNING_RATE, model, loss);
-    }
-    (model, value(steps.rho()))
 }
 
 fn value(loss: Tensor<1>) -> f32 {

@@ -89,9 +89,9 @@ pub struct Measures {
 pub const TUNING_SEEDS: u64 = 1000;
 
 impl Task<'_> {
-    /// Of a training.
-    pub fn steps(&self) -> usize {
-        self.epochs * TRAINING_IMAGES.div_ceil(self.batch_size)
+    /// The steps of a training's first twelfth, one at least.
+    pub fn first_twelfth(&self) -> usize {
+        (self.epochs * TRAINING_IMAGES.div_ceil(self.batch_size) / 12).max(1)
     }
 
     /// Runs all jobs, one a core at a time, and returns their outcomes in order. With `measure`, it

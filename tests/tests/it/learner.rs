@@ -371,10 +371,17 @@ fn running_statistics_are_those_of_plain_training() {
             temporary().path(),
             |training| training.num_epochs(2),
         );
-        assert_eq!(
+        let (with_sam, plain) = (
             statistics(with_sam.model.into_inner()),
-            statistics(plain.model)
+            statistics(plain.model),
         );
+        for (with_sam, plain) in with_sam.iter().zip(&plain) {
+            // A GPU's products need not be the same each time.
+            assert!(
+                (with_sam - plain).abs() <= 1e-6 * (1.0 + plain.abs()),
+                "{with_sam} for {plain}"
+            );
+        }
     }
 }
 

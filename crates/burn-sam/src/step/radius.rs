@@ -76,6 +76,9 @@ pub enum Radius {
     /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
     /// devices, the losses are means over them, and there is one rho.
     ///
+    /// What is left of the loss counts as noise: a training that is far from done, on data without noise, is held up
+    /// by it.
+    ///
     /// The rule is this library's own.
     Rule {
         /// How much of it, above 0: 0.7 for SAM, 0.3 for LookSAM.

@@ -93,9 +93,9 @@ enum Method {
 }
 
 impl Method {
-    /// With a radius, for trainings of so many steps.
+    /// With a radius, and so many steps to raise it.
     fn config(self, rho: f64, steps: usize) -> Option<SamConfig> {
-        let raised = Radius::Raised { steps: steps / 12 };
+        let raised = Radius::Raised { steps };
         let config = match self {
             Self::Sgd => return None,
             Self::Sam => SamConfig::new(),
@@ -264,7 +264,7 @@ fn main() -> anyhow::Result<()> {
         .map(|task| {
             let timed = methods
                 .iter()
-                .map(|method| method.config(0.1, task.steps()));
+                .map(|method| method.config(0.1, task.first_twelfth()));
             let seconds = task.step_seconds(&timed.collect::<Vec<_>>())?;
             Ok((task, seconds))
         })
@@ -309,7 +309,7 @@ fn compare(
     let mut rows = Vec::new();
     for (&method, step_seconds) in methods.iter().zip(seconds) {
         bar.set_message(method.name());
-        let config = |rho| method.config(rho, task.steps());
+        let config = |rho| method.config(rho, task.first_twelfth());
         let rho = match method.has_a_radius() {
             false => None,
             true => {

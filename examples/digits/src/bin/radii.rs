@@ -91,7 +91,7 @@ impl Method {
     fn config(self, rho: f64, task: &Task) -> Option<SamConfig> {
         let sam = SamConfig::new().with_rho(rho);
         let raised = Radius::Raised {
-            steps: task.steps() / 12,
+            steps: task.first_twelfth(),
         };
         Some(match self {
             Self::Plain => return None,
