@@ -4,8 +4,8 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::SamConfig;
 use crate::step::{Memory, Pass, Passes, gradients_of, passes};
+use crate::{AscentPart, SamConfig};
 
 /// SAM's steps in a loop of your own, with what a method keeps from one step to the next: MSAM's climb along
 /// the last update, LookSAM's direction, F-SAM's average, or the count of steps.
@@ -71,8 +71,9 @@ impl SamSteps {
             "radius rule sets rho from the losses of a step, which SamSteps::optimize does not know: call \
              SamSteps::minimize, which is given the loss"
         );
+        self.refuse_part();
         let no_losses = |_: &T| None;
-        self.take(optim, lr.into(), module, no_losses, |module, at| {
+        self.take(optim, lr.into(), module, no_losses, |module, _, at| {
             let (value, grads) = pass(module);
             (value, gradients_of(module, grads, at))
         })
@@ -129,12 +130,63 @@ impl SamSteps {
         M: Module,
         F: FnMut(&M) -> Tensor<1>,
     {
+        self.refuse_part();
+        self.minimize_on_part(optim, lr, module, |module, _| loss(module))
+    }
+
+    /// As [`minimize`](Self::minimize), for a configuration with an
+    /// [ascent fraction](SamConfig::with_ascent_fraction): `loss` is told which part of the batch to take, which is
+    /// all of it for the second pass.
+    ///
+    /// Running statistics are updated by the second pass, which sees the whole batch.
+    ///
+    /// # Panics
+    ///
+    /// As [`minimize`](Self::minimize), but for the fraction.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// # use burn::nn::{Linear, LinearConfig};
+    /// # use burn::optim::SgdConfig;
+    /// # use burn::tensor::{Device, Tensor};
+    /// # use burn_sam::SamConfig;
+    /// # let device = Device::flex().autodiff();
+    /// # let model = LinearConfig::new(2, 1).init(&device);
+    /// # let inputs = Tensor::<2>::ones([16, 2], &device);
+    /// # let mut optim = SgdConfig::new().init();
+    /// let mut steps = SamConfig::auto().with_ascent_fraction(0.125).steps(&model);
+    /// let (model, losses) = steps.minimize_on_part(&mut optim, 0.1, model, |model: &Linear, part| {
+    ///     model.forward(part.of(&inputs)).square().mean()
+    /// });
+    /// ```
+    pub fn minimize_on_part<M, F>(
+        &mut self,
+        optim: &mut ModuleOptimizer,
+        lr: impl Into<ModuleLearningRate>,
+        module: M,
+        mut loss: F,
+    ) -> (M, Passes<Tensor<1>>)
+    where
+        M: Module,
+        F: FnMut(&M, AscentPart) -> Tensor<1>,
+    {
         let its_own = |loss: &Tensor<1>| Some(loss.clone());
-        self.take(optim, lr.into(), module, its_own, |module, at| {
-            let loss = loss(module);
+        self.take(optim, lr.into(), module, its_own, |module, part, at| {
+            let loss = loss(module, part);
             let grads = gradients_of(module, loss.backward(), at);
             (loss.without_autodiff(), grads)
         })
+    }
+
+    fn refuse_part(&self) {
+        assert!(
+            self.sam.ascent_part().is_whole(),
+            "SamConfig::optimize, SamSteps::optimize and SamSteps::minimize take all gradients on the whole \
+             batch, but the ascent_fraction is below 1: call SamSteps::minimize_on_part, which tells the loss what \
+             part to take; or SamConfig::first_step with gradients taken on SamConfig::ascent_part of the batch, \
+             then Climbed::second_step with those of the whole batch"
+        );
     }
 
     fn take<M: Module, T>(
@@ -143,17 +195,22 @@ impl SamSteps {
         lr: ModuleLearningRate,
         module: M,
         loss: impl Fn(&T) -> Option<Tensor<1>>,
-        mut pass: impl FnMut(&M, Pass) -> (T, GradientsParams),
+        mut pass: impl FnMut(&M, AscentPart, Pass) -> (T, GradientsParams),
     ) -> (M, Passes<T>) {
-        assert!(
-            self.sam.ascent_part().is_whole(),
-            "SamConfig::optimize and SamSteps take all gradients on the whole batch, but the \
-             ascent_fraction is below 1: call SamConfig::first_step with gradients taken on \
-             SamConfig::ascent_part of the batch, then Climbed::second_step with those of the whole batch"
-        );
+        let part = self.sam.ascent_part();
+        // The pass that sees the whole batch.
+        let counted = if part.is_whole() {
+            Pass::AtW
+        } else {
+            Pass::Climbed
+        };
         let (values, mut grads) =
-            passes(&self.sam, &self.memory, &module, Pass::AtW, |module, at| {
-                pass(&module, at)
+            passes(&self.sam, &self.memory, &module, counted, |module, at| {
+                let part = match at {
+                    Pass::AtW | Pass::Between => part,
+                    Pass::Plain | Pass::Climbed => AscentPart::new(1.0),
+                };
+                pass(&module, part, at)
             });
         if let (Some(at_w), Some(climbed)) = (&values.at_w, &values.climbed)
             && let (Some(at_w), Some(climbed)) = (loss(at_w), loss(climbed))

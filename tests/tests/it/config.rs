@@ -301,3 +301,26 @@ proptest! {
         prop_assert!(doubled.ascent_part().samples(batch) >= samples);
     }
 }
+
+/// What the pages on methods and radii show of a file, in a block or in a line.
+#[test]
+fn the_files_in_the_docs_load() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let mut pages = vec![docs.join("radii.md")];
+    let methods = std::fs::read_dir(docs.join("methods")).unwrap();
+    pages.extend(methods.map(|page| page.unwrap().path()));
+    let mut loaded = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap().replace('\n', " ");
+        let quoted =
+            (text.split('`')).filter(|part| part.trim_start_matches("json ").starts_with("{\""));
+        for part in quoted {
+            let json = part.trim_start_matches("json ");
+            let value: Value = serde_json::from_str(json)
+                .unwrap_or_else(|error| panic!("{}: {json}: {error}", page.display()));
+            file(&value).unwrap_or_else(|error| panic!("{}: {json}: {error}", page.display()));
+            loaded += 1;
+        }
+    }
+    assert!(loaded >= 8, "{loaded} files");
+}

@@ -21,7 +21,7 @@ use burn::train::{
     MetricEarlyStoppingStrategy, MetricSummary, MultiDeviceOptim, RegressionOutput,
     StoppingCondition, SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
 };
-use burn_sam::{AscentPart, Flatness, SamConfig, SamModel};
+use burn_sam::{AscentPart, Flatness, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read,
     same_training, same_values, values,
@@ -327,12 +327,28 @@ fn rho_is_logged_beside_the_loss() {
 #[test]
 fn a_radius_sets_itself_on_part_of_the_batch() {
     let device = cpu_devices()[0].clone().autodiff();
-    let (model, points) = (Mlp::new(1, &device), Points::new(0, &device));
-    let part = Points {
-        x: points.x.clone().narrow(0, 0, 2),
-        y: points.y.clone().narrow(0, 0, 2),
+    let rise = 8.0;
+    let model = Mlp::new(1, &device);
+    let q = |points: &Points| {
+        let part = Points {
+            x: points.x.clone().narrow(0, 0, 2),
+            y: points.y.clone().narrow(0, 0, 2),
+        };
+        let at_w = f64::from(read(model.loss(&part))[0]);
+        let ascended = SamConfig::new().climb(model.clone(), model.gradients(&part));
+        let climbed = f64::from(read(ascended.loss(points))[0]);
+        drop(ascended.step_back());
+        (climbed - at_w) / (rise * 0.01 * at_w)
     };
-    let sam = SamConfig::auto().with_ascent_fraction(0.25);
+    // A batch with which the rule is at no end of its range.
+    let (points, q) = (0..50)
+        .map(|seed| Points::new(seed, &device))
+        .map(|points| (points.clone(), q(&points)))
+        .find(|(_, q)| (0.14..7.0).contains(q))
+        .expect("one of fifty");
+    let sam = SamConfig::auto()
+        .with_radius(Radius::Rule { rise })
+        .with_ascent_fraction(0.25);
     let wrapped = sam.init_on_part(model.clone(), |points: &Points, part| Points {
         x: part.of(&points.x),
         y: part.of(&points.y),
@@ -340,14 +356,19 @@ fn a_radius_sets_itself_on_part_of_the_batch() {
     let grads = TrainStep::step(&wrapped, points.clone()).grads;
     let trained = TrainStep::optimize(wrapped, &mut SgdConfig::new().init(), LR.into(), grads);
 
-    let at_w = f64::from(read(model.loss(&part))[0]);
-    let ascended = SamConfig::new().climb(model.clone(), model.gradients(&part));
-    let climbed = f64::from(read(ascended.loss(&points))[0]);
-    drop(ascended.step_back());
-    let q = (climbed - at_w) / (0.7 * at_w.min(0.01 * at_w));
-    let expected = 0.05 * (-0.1 * (0.5 * q.clamp(1e-3, 1e3).ln()).clamp(-1.0, 1.0)).exp();
+    let expected = 0.05 * (-0.05 * q.ln()).exp();
     let rho = f64::from(read(trained.rho())[0]);
-    assert!((rho - expected).abs() < 1e-6, "{rho} for {expected}");
+    assert!((rho - expected).abs() < 1e-5, "{rho} for {expected}");
+
+    // And so in a loop of one's own.
+    let mut steps = sam.steps(&model);
+    let mut optim = SgdConfig::new().init();
+    steps.minimize_on_part(&mut optim, LR, model, |model: &Mlp, part| {
+        let (x, y) = (part.of(&points.x), part.of(&points.y));
+        model.loss(&Points { x, y })
+    });
+    let rho = f64::from(read(steps.rho())[0]);
+    assert!((rho - expected).abs() < 1e-5, "{rho} for {expected}");
 }
 
 #[test]

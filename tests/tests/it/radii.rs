@@ -1,7 +1,7 @@
 //! How far to climb, what a climb that went too far comes to, and the limit of what is descended along.
 
 use burn::module::{Module, Param, ParamGroup};
-use burn::optim::{GradientsAccumulator, SgdConfig};
+use burn::optim::{GradientsAccumulator, MultiGradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn::train::{ItemLazy, TrainOutput, TrainStep};
 use burn_sam::{Ascent, Descent, Radius, SamConfig};
@@ -125,12 +125,10 @@ fn a_climb_over_an_edge_is_a_step_at_w() {
 }
 
 #[test]
-fn msam_asam_and_several_ascents_have_no_gradient_at_w() {
+fn asam_has_no_gradient_at_w() {
     let device = cpu_devices()[0].clone().autodiff();
-    for sam in [
-        SamConfig::asam().with_rho(2.0),
-        SamConfig::new().with_rho(1.0).with_ascents(2),
-    ] {
+    let sam = SamConfig::asam().with_rho(2.0);
+    {
         let mut optim = SgdConfig::new().init();
         let (model, _) = sam.optimize(&mut optim, LR, Edge::new(&device), |model: &Edge| {
             ((), model.loss().backward())
@@ -283,10 +281,11 @@ impl Rule {
         }
         let [decay, speed] = self.pace;
         let first = self.state.map_or(at_w, |state| state[2]);
+        let most = 10.0 * first.max(at_w);
         let climbed = if climbed.is_finite() {
-            climbed.min(10.0 * first)
+            climbed.min(most)
         } else {
-            10.0 * first
+            most
         };
         let [l, rest, _] = self.state.unwrap_or([at_w, climbed, first]);
         let mean = |old: f64, new: f64| decay * old + (1.0 - decay) * new;
@@ -352,47 +351,124 @@ fn the_rule_is_its_equations() {
     }
 }
 
+/// A rise at which the first steps' q is not at an end of its range.
+const IN_RANGE: f64 = 8.0;
+
+/// Three updates of two, one and three micro-batches or devices, each with the mean of its losses.
 #[test]
 fn micro_batches_and_devices_give_the_rule_the_mean_of_their_losses() {
     for device in devices() {
         let device = device.autodiff();
-        let [a, b] = [1, 2].map(|seed| Points::new(seed, &device));
-        let sam = SamConfig::auto();
-        let wrapped = sam.init(Mlp::new(1, &device));
-        let losses = |points: &Points| {
-            let mut steps = sam.steps(&*wrapped);
-            let (_, losses) = steps.minimize(
-                &mut SgdConfig::new().init(),
-                0.1,
-                (*wrapped).clone(),
-                |model: &Mlp| model.loss(points),
-            );
-            [losses.at_w, losses.climbed].map(|loss| f64::from(read(loss.unwrap())[0]))
-        };
-        let ([a_w, a_climbed], [b_w, b_climbed]) = (losses(&a), losses(&b));
+        let sam = SamConfig::auto().with_radius(Radius::Rule { rise: IN_RANGE });
         let mut rule = Rule {
-            rise: 0.7,
+            rise: IN_RANGE,
             pace: [0.9, 0.1],
             rho: 0.05,
             state: None,
         };
-        rule.next((a_w + b_w) / 2.0, (a_climbed + b_climbed) / 2.0);
+        let mut wrapped = sam.init(Mlp::new(1, &device));
+        let mut several = wrapped.clone();
+        let [mut optim, mut optim_of_several] = [(); 2].map(|()| SgdConfig::new().init());
+        let mut batches = batches(&device).into_iter();
+        for count in [2, 1, 3] {
+            let batches: Vec<Points> = batches.by_ref().take(count).collect();
+            let losses: Vec<[f64; 2]> = (batches.iter())
+                .map(|points| {
+                    let climbing = SamConfig::new().with_rho(rule.rho);
+                    let model = (*wrapped).clone();
+                    let at_w = f64::from(read(model.loss(points))[0]);
+                    let climbed = climbing.first_step(model.clone(), model.loss(points).backward());
+                    let loss = f64::from(read(climbed.loss(points))[0]);
+                    drop(climbed.step_back());
+                    [at_w, loss]
+                })
+                .collect();
+            let mean = |index: usize| {
+                losses.iter().map(|losses| losses[index]).sum::<f64>() / count as f64
+            };
+            rule.next(mean(0), mean(1));
 
-        let mut accumulator = GradientsAccumulator::new();
-        for points in [&a, &b] {
-            accumulator.accumulate(&wrapped, TrainStep::step(&wrapped, points.clone()).grads);
+            let mut accumulator = GradientsAccumulator::new();
+            let mut of_devices = MultiGradientsParams::default();
+            for points in &batches {
+                accumulator.accumulate(&wrapped, TrainStep::step(&wrapped, points.clone()).grads);
+                let step = TrainStep::step(&several, points.clone());
+                of_devices.grads.push((step.grads, device.clone().inner()));
+            }
+            wrapped = TrainStep::optimize(wrapped, &mut optim, 0.01.into(), accumulator.grads());
+            several =
+                TrainStep::optimize_multi(several, &mut optim_of_several, 0.01.into(), of_devices);
+            for (how, rho) in [("accumulation", wrapped.rho()), ("devices", several.rho())] {
+                let rho = f64::from(read(rho)[0]);
+                assert!(
+                    (rho / rule.rho - 1.0).abs() < 1e-3,
+                    "{rho} for {} with {how}",
+                    rule.rho
+                );
+            }
         }
-        let mut optim = SgdConfig::new().init();
-        let mut trained =
-            TrainStep::optimize(wrapped.clone(), &mut optim, 0.1.into(), accumulator.grads());
-        let rho = f64::from(read(trained.rho())[0]);
+        let ends = [0.3f64, -0.3].map(|exponent| 0.05 * exponent.exp());
         assert!(
-            (rho / rule.rho - 1.0).abs() < 1e-4,
-            "{rho} for {}",
+            ends.iter().all(|end| (rule.rho / end - 1.0).abs() > 0.01),
+            "{}",
             rule.rho
         );
-        // And the metric's radius is that.
-        let _metric = trained.rho_metric();
+    }
+}
+
+/// A batch whose loss is far above the rest, at w as at w + e(w), does not drive rho to its end; and a first loss of
+/// 0 leaves it where it is.
+#[test]
+fn the_rule_survives_an_odd_batch() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let points = Points::new(0, &device);
+        let train = |scale: fn(usize) -> f32| {
+            let model = Mlp::new(1, &device);
+            let mut steps = SamConfig::auto().steps(&model);
+            let mut optim = SgdConfig::new().init();
+            (0..40)
+                .map(|step| {
+                    let loss = |model: &Mlp| model.loss(&points) * scale(step);
+                    steps.minimize(&mut optim, 0.0, model.clone(), loss);
+                    read(steps.rho())[0]
+                })
+                .collect::<Vec<_>>()
+        };
+        let even = train(|_| 1.0);
+        let odd = train(|step| if step == 5 { 1000.0 } else { 1.0 });
+        assert!(odd[39] <= even[39], "{odd:?} for {even:?}");
+        assert!(train(|_| 0.0).iter().all(|rho| *rho == 0.05));
+        assert!(train(|_| -1.0).iter().all(|rho| *rho == 0.05));
+    }
+}
+
+/// A parameter that had no gradient at w is no way out for what is not finite.
+#[test]
+fn over_an_edge_a_parameter_without_a_gradient_at_w_stays() {
+    for device in devices() {
+        let device = device.autodiff();
+        let (model, points) = (Mlp::new(1, &device), Points::new(0, &device));
+        let output = ParamGroup::from_predicate("output");
+        for sam in [
+            SamConfig::new().with_rho(0.5),
+            SamConfig::new().with_rho(0.5).with_group(output, 0.0),
+            SamConfig::asam().with_descent(Descent::Limited),
+        ] {
+            let mut grads = model.gradients(&points);
+            grads.remove::<2>(model.output.weight.id);
+            let climbed = sam.climb(model.clone(), grads);
+            let grads = (climbed.loss(&points) * f32::INFINITY).backward();
+            let updated = climbed.second_step(&mut SgdConfig::new().init(), 0.1, grads);
+            let weight = |model: &Mlp| read(model.output.weight.val());
+            assert_eq!(weight(&updated), weight(&model), "{sam}");
+            assert_ne!(
+                read(updated.hidden.weight.val()),
+                read(model.hidden.weight.val())
+            );
+            let finite = |(_, values): (String, Vec<f64>)| values.iter().all(|v| v.is_finite());
+            assert!(values(&updated).into_iter().all(finite), "{sam}");
+        }
     }
 }
 

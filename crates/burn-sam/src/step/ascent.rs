@@ -17,7 +17,7 @@ use burn_sam_kernels::{Climbed, Parameter, perturb, portable::total, squared_nor
 use serde::{Deserialize, Serialize};
 
 use super::Memory;
-use super::pairs::{combine, release};
+use super::pairs::{Lone, combine, release};
 use super::radius::Factor;
 use crate::SamConfig;
 use crate::config::{check_part, check_size};
@@ -188,7 +188,13 @@ impl Ascent {
             Self::Friendly { sigma, .. } if memory.count() > 0 => {
                 let average = memory.vectors_of(module, &grads);
                 let one = memory.one();
-                let direction = combine(module, grads, &average, &[one.clone(), one * -sigma]);
+                let direction = combine(
+                    module,
+                    grads,
+                    &average,
+                    Lone::Alone,
+                    &[one.clone(), one * -sigma],
+                );
                 release(module, average);
                 direction
             }

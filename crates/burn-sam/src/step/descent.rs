@@ -7,7 +7,7 @@ use burn_sam_kernels::known;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::Ascended;
-use super::pairs::{combine, copy, products, release, restore, squared_norm_of};
+use super::pairs::{Lone, combine, copy, products, release, restore, squared_norm_of};
 use super::radius::Factor;
 use super::{Ascent, Memory};
 use crate::SamConfig;
@@ -47,7 +47,7 @@ use crate::config::{check_part, check_size};
 pub enum Descent {
     /// SAM: h.
     Climbed,
-    /// h, but no longer than g: h min(1, |g| / |h|), with the norms over all parameters.
+    /// h, but no longer than g: h min(1, |g| / |h|), with the norms over all parameters; h where g is 0.
     ///
     /// A radius that is too large for where the training is makes h long; limited, it no longer throws the
     /// weights to where all outputs are the same. Keeps nothing. With ASAM, a copy of g until the second pass has
@@ -62,7 +62,8 @@ pub enum Descent {
     /// ```
     ///
     /// so that the loss at w, which that part would raise or lower without regard to sharpness, matters
-    /// less than the gap between the two losses. Rho is constant here.
+    /// less than the gap between the two losses. The authors' rho follows the learning rate:
+    /// [`Radius::LearningRate`](crate::Radius::LearningRate).
     ///
     /// [Surrogate Gap Minimization](https://arxiv.org/abs/2203.08065) (Zhuang et al.), algorithm 1.
     Gsam {
@@ -152,7 +153,7 @@ impl Between {
             _ => scale.ones_like(),
         };
         let coefficients = [share.clone(), share * scale];
-        let grads = combine(module, grads, &directions, &coefficients);
+        let grads = combine(module, grads, &directions, Lone::Alone, &coefficients);
         release(module, directions);
         grads
     }
@@ -189,7 +190,7 @@ fn report<M: Module>(
     module.visit(&mut Report {
         memory,
         at_w: g,
-        vectors: combine(module, h, g, &coefficients),
+        vectors: combine(module, h, g, Lone::Alone, &coefficients),
         grads,
     });
 }
@@ -289,11 +290,11 @@ impl AtW {
     }
 }
 
-/// The share of gradients h that is as long as g: min(1, |g| / |h|), of their squared norms.
+/// The share of gradients h that is as long as g: min(1, |g| / |h|), of their squared norms; all of h where g is 0.
 fn length_limit(gg: &Tensor<1>, hh: &Tensor<1>) -> Tensor<1> {
     let share = (gg.clone() / hh.clone()).sqrt().clamp_max(1.0);
-    let unknown = share.clone().is_nan();
-    share.mask_fill(unknown, 1.0)
+    let nothing_to_compare = share.clone().is_nan().bool_or(gg.clone().equal_elem(0.0));
+    share.mask_fill(nothing_to_compare, 1.0)
 }
 
 impl Descent {
@@ -351,7 +352,7 @@ impl Descent {
             (x.mask_fill(refused.clone(), 1.0)).mask_fill(over_the_edge.clone(), 0.0),
             (y.mask_fill(refused, 0.0)).mask_fill(over_the_edge, 1.0),
         ];
-        combine(module, grads, kept, &coefficients)
+        combine(module, grads, kept, Lone::Alone, &coefficients)
     }
 
     /// h, perhaps shortened; g where the climb went over an edge.
@@ -398,7 +399,7 @@ impl Descent {
         ];
         let way = (at_w.way.as_ref().zip(climbed)).filter(|_| !is_distributed(module));
         match (kept, way) {
-            (Some(kept), _) => combine(module, grads, kept, &coefficients),
+            (Some(kept), _) => combine(module, grads, kept, Lone::Zero, &coefficients),
             (None, Some((way, climbed))) => {
                 restore(sam, [module, climbed], grads, way, coefficients)
             }
@@ -406,6 +407,7 @@ impl Descent {
                 module,
                 copy(module, &grads),
                 &grads,
+                Lone::Zero,
                 &[share.clone(), share.zeros_like()],
             ),
         }

@@ -52,6 +52,8 @@ pub(crate) struct Memory {
     index: HashMap<ParamId, usize>,
     /// Summed over micro-batches and devices, the number of them.
     share: Option<Param<Tensor<1>>>,
+    /// The first parameter's, for what is the host's in a record.
+    device: Option<Device>,
     /// The learning rate of the last update, if rho follows it: in the precision that a record keeps.
     lr: Option<f32>,
     /// The state of the rule that sets rho.
@@ -146,10 +148,11 @@ impl Memory {
             let zero = Tensor::zeros([1], &device.inner());
             memory.share = Some(Param::initialized(ParamId::new(), zero));
         }
+        let mut like = Like(None);
+        module.visit(&mut like);
+        memory.device = like.0.as_ref().map(|(device, _)| device.clone());
         if radius {
-            let mut like = Like(None);
-            module.visit(&mut like);
-            let (device, dtype) = like.0.unwrap_or((Device::default(), DType::F32));
+            let (device, dtype) = like.0.unwrap_or_else(|| (Device::default(), DType::F32));
             let state = Tensor::zeros([radius::STATE], (&device, dtype));
             memory.radius = Some(Param::initialized(ParamId::new(), state));
         }
@@ -214,11 +217,15 @@ impl Memory {
         }
     }
 
+    fn device(&self) -> Device {
+        self.device.clone().unwrap_or_default()
+    }
+
     /// Rho at the next step, of shape `[1]`.
     pub(crate) fn rho(&self, sam: &SamConfig) -> Tensor<1> {
         match &self.radius {
             Some(state) => state.val().narrow(0, 0, 1),
-            None => Tensor::from_data([sam.rho() * self.factor(sam).host], &Device::default()),
+            None => Tensor::from_data([sam.rho() * self.factor(sam).host], &self.device()),
         }
     }
 
@@ -705,7 +712,7 @@ impl Memory {
         }
         if let Some(lr) = self.lr {
             visitor.enter_module("lr", "Struct:Memory");
-            visitor.visit_float(&lr_as_param(lr));
+            visitor.visit_float(&lr_as_param(lr, &self.device()));
             visitor.exit_module("lr", "Struct:Memory");
         }
         if let Some(state) = &self.radius {
@@ -740,7 +747,11 @@ impl Memory {
         self.share = self.share.map(|share| mapper.map_float(share));
         mapper.exit_module("share", "Struct:Memory");
         mapper.enter_module("lr", "Struct:Memory");
-        self.lr = (self.lr).map(|lr| mapper.map_float(lr_as_param(lr)).val().into_scalar::<f32>());
+        let device = self.device();
+        self.lr = self.lr.map(|lr| {
+            let lr = mapper.map_float(lr_as_param(lr, &device));
+            lr.val().into_scalar::<f32>()
+        });
         mapper.exit_module("lr", "Struct:Memory");
         mapper.enter_module("radius", "Struct:Memory");
         self.radius = self.radius.map(|state| mapper.map_float(state));
@@ -762,6 +773,7 @@ impl Memory {
         let device = device.clone().inner();
         let moved =
             |param: &Param<Tensor<1>>| Param::initialized(param.id, param.val().to_device(&device));
+        self.device = self.device.map(|_| device.clone());
         self.share = self.share.as_ref().map(moved);
         self.radius = self.radius.as_ref().map(moved);
         for vector in &mut self.vectors {
@@ -771,9 +783,8 @@ impl Memory {
     }
 }
 
-/// Wherever a scalar can be: it is the host's.
-fn lr_as_param(lr: f32) -> Param<Tensor<1>> {
-    let lr = Tensor::from_data([lr], (&Device::default(), DType::F32));
+fn lr_as_param(lr: f32, device: &Device) -> Param<Tensor<1>> {
+    let lr = Tensor::from_data([lr], (device, DType::F32));
     Param::initialized(ParamId::new(), lr)
 }
 

@@ -97,6 +97,7 @@ pub(crate) fn restore<M: Module>(
     /// By radius, for each has a factor of its own.
     struct Threes<'a> {
         sam: &'a SamConfig,
+        factor: f64,
         path: Vec<String>,
         grads: GradientsParams,
         climbed: GradientsParams,
@@ -118,10 +119,12 @@ pub(crate) fn restore<M: Module>(
                 return;
             };
             let w = param.val().inner();
-            let rho = self.sam.rho_of(&param.id, &self.path.join("."));
-            let (b, c) = match self.unmoved.get::<D>(param.id) {
-                Some(g) => (g.clone(), g),
-                None => (self.climbed.remove::<D>(param.id).expect("once"), w),
+            let rho = self.sam.rho_of(&param.id, &self.path.join(".")) * self.factor;
+            let (b, c) = match (self.unmoved.get::<D>(param.id), rho == 0.0) {
+                (Some(g), _) => (g.clone(), g),
+                // Neither moved, nor had a gradient.
+                (None, true) => (h.zeros_like(), w),
+                (None, false) => (self.climbed.remove::<D>(param.id).expect("once"), w),
             };
             let three = Pair::new(h, b).and(c);
             match self.threes.iter_mut().find(|(of, ..)| *of == rho) {
@@ -138,6 +141,7 @@ pub(crate) fn restore<M: Module>(
     climbed.visit(&mut weights);
     let mut threes = Threes {
         sam,
+        factor: way.factor,
         path: Vec::new(),
         grads,
         climbed: weights.0,
@@ -148,7 +152,6 @@ pub(crate) fn restore<M: Module>(
     let unread = y.clone().equal_elem(0.0);
     let mut register = Register(HashMap::new(), GradientsParams::new());
     for (rho, ids, threes) in threes.threes {
-        let rho = rho * way.factor;
         let [y, z] = match rho == 0.0 {
             true => [y.clone(), y.zeros_like()],
             false => {
@@ -165,17 +168,27 @@ pub(crate) fn restore<M: Module>(
     register.1
 }
 
-/// x a + y b of each parameter that has both, and a of each that has it alone. What has a coefficient of 0 may
-/// hold anything.
+/// What is made of a gradient a without a b.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Lone {
+    /// a.
+    Alone,
+    /// x a, as if b were zero.
+    Zero,
+}
+
+/// x a + y b of each parameter that has both. What has a coefficient of 0 may hold anything.
 pub(crate) fn combine<M: Module>(
     module: &M,
     a: GradientsParams,
     b: &GradientsParams,
+    lone: Lone,
     coefficients: &[Tensor<1>; 2],
 ) -> GradientsParams {
     struct Pairs<'a> {
         a: GradientsParams,
         b: &'a GradientsParams,
+        lone: Lone,
         ids: Vec<ParamId>,
         pairs: Vec<Pair>,
         alone: GradientsParams,
@@ -186,19 +199,20 @@ pub(crate) fn combine<M: Module>(
             let Some(a) = self.a.remove::<D>(param.id) else {
                 return;
             };
-            match self.b.get::<D>(param.id) {
-                Some(b) => {
-                    self.ids.push(param.id);
-                    self.pairs.push(Pair::new(a, b));
-                }
-                None => self.alone.register(param.id, a),
-            }
+            let b = match (self.b.get::<D>(param.id), self.lone) {
+                (Some(b), _) => b,
+                (None, Lone::Zero) => a.zeros_like(),
+                (None, Lone::Alone) => return self.alone.register(param.id, a),
+            };
+            self.ids.push(param.id);
+            self.pairs.push(Pair::new(a, b));
         }
     }
 
     let mut pairs = Pairs {
         a,
         b,
+        lone,
         ids: Vec::new(),
         pairs: Vec::new(),
         alone: GradientsParams::new(),

@@ -57,7 +57,8 @@ pub enum Radius {
     /// ```
     ///
     /// L and L' are running means, with a decay of 0.9, of the losses at w and at w + e(w), and L_0 is the first
-    /// step's loss. An L' that is not finite, or above 10 L_0, counts as that. With steps that do not climb in
+    /// step's loss. An L' that is not finite, or above 10 times the larger of L_0 and this step's L, counts as that; h
+    /// is at least L_0 / 1,000,000. With steps that do not climb in
     /// between, which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between
     /// 1e-3 and 30.
     ///
@@ -71,7 +72,8 @@ pub enum Radius {
         doc = "`SamModel::with_loss` (feature `train`)"
     )]
     /// names; in a loop of your own with [`SamSteps::minimize`](crate::SamSteps::minimize). The loss must be one
-    /// that is 0 at best, as cross-entropy and squared errors are. The rule does not depend on its scale.
+    /// that is 0 at best, as cross-entropy and squared errors are; a first loss of 0 or below leaves rho where it is.
+    /// The rule does not depend on the loss's scale, but the scale must stay.
     ///
     /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
     /// devices, the losses are means over them, and there is one rho.
@@ -176,16 +178,18 @@ pub(crate) fn factor(sam: &SamConfig, since_start: usize, lr: Option<f64>) -> f6
 pub(crate) const STATE: usize = 4;
 
 /// A step's losses for the rule, so that they add up over micro-batches and devices: the sums of those at w and at
-/// w + e(w), and their number, or nothing where the loss at w is not finite.
+/// w + e(w), and their number, or nothing where the loss at w is not finite or the first one not above 0.
 pub(crate) fn report(state: &Tensor<1>, losses: [Tensor<1>; 2]) -> Tensor<1> {
     let [at_w, climbed] =
-        losses.map(|loss| (loss.mean().to_device(&state.device())).cast(state.dtype()));
+        losses.map(|loss| (loss.to_device(&state.device()).cast(state.dtype())).mean());
     let first = known_or(state.clone().narrow(0, 3, 1), &at_w);
-    let most = first * 10.0;
+    // Never less than the loss at w, whatever batch this is.
+    let most = first.clone().max_pair(at_w.clone()) * 10.0;
     let climbed = (climbed.clone())
         .mask_where(climbed.is_finite().bool_not(), most.clone())
         .min_pair(most);
-    let unknown = at_w.clone().is_finite().bool_not();
+    // Without a first loss above 0 there is nothing to measure by.
+    let unknown = (at_w.clone().is_finite().bool_not()).bool_or(first.lower_equal_elem(0.0));
     let report = Tensor::cat(vec![at_w.clone(), climbed, at_w.ones_like()], 0);
     report.mask_fill(unknown.expand([3]), 0.0)
 }
