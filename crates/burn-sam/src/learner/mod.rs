@@ -145,7 +145,8 @@ impl SamConfig {
 /// sees the whole batch: the metrics see its output, which is that of the climbed weights, and it
 /// updates running statistics.
 ///
-/// What a method keeps from step to step (MSAM, LookSAM, F-SAM, the count of steps) is in its records under
+/// What a method keeps from step to step (MSAM, LookSAM, F-SAM, the count of steps, a radius that sets itself with the
+/// means of its losses, the learning rate if rho follows it) is in its records under
 /// the path `sam`, and resumes exactly. A record of another method, or of the model alone, loads too, with a
 /// word in the log; into a model without SAM, such a record loads with
 /// [`allow_unused`](ModuleRecord::allow_unused).
