@@ -365,12 +365,12 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .margin(15)
             .x_label_area_size(45)
             .y_label_area_size(55)
-            .build_cartesian_2d((first..last).log_scale(), 0.0..100.0)?;
+            .build_cartesian_2d(first.log2()..last.log2(), 0.0..100.0)?;
         chart
             .configure_mesh()
             .x_desc("rho")
             .y_desc("test accuracy, %")
-            .x_label_formatter(&|rho| format!("{rho:.2}"))
+            .x_label_formatter(&|log| format!("{:.2}", log.exp2()))
             .y_label_formatter(&|accuracy| format!("{accuracy:.0}"))
             .axis_desc_style((FONT, 16))
             .label_style((FONT, 14))
@@ -380,8 +380,8 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             let mut points: Vec<(f64, f64)> = Vec::new();
             for row in rows.iter().filter(|row| row.method == method) {
                 match row.rho {
-                    Some(rho) => points.push((rho, row.mean())),
-                    None => points.extend([first, last].map(|rho| (rho, row.mean()))),
+                    Some(rho) => points.push((rho.log2(), row.mean())),
+                    None => points.extend([first, last].map(|rho| (rho.log2(), row.mean()))),
                 }
             }
             if points.is_empty() {
