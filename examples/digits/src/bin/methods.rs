@@ -441,7 +441,8 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .map(|row| (row.time_over_sgd, 100.0 * row.test_accuracy))
             .collect();
         let names: Vec<String> = (rows.iter())
-            .map(|row| row.method.name().replace("SAM, ", ""))
+            .map(|row| row.method.name())
+            .map(|name| name.strip_prefix("SAM, ").unwrap_or(name).to_string())
             .collect();
         let pixels = points.iter().map(|(x, y)| (x * scale.0, -y * scale.1));
         let offsets = place(&pixels.collect::<Vec<_>>(), &names, 0.8 * scale.0);
