@@ -511,16 +511,6 @@ impl SamConfig {
             || matches!(self.radius, Radius::Raised { .. })
     }
 
-    /// Whether anything is kept from one step to the next.
-    pub(crate) fn keeps_something(&self) -> bool {
-        self.counts_steps()
-            || self.remembers().is_some()
-            || matches!(
-                self.radius,
-                Radius::LearningRate { .. } | Radius::Rule { .. }
-            )
-    }
-
     /// Whether the gradients at w are used for more than the ascent, which writes into them if nobody else
     /// holds them.
     pub(crate) fn keeps_first_gradients(&self) -> bool {

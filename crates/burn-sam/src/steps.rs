@@ -47,6 +47,12 @@ impl SamSteps {
         Self { sam, memory }
     }
 
+    /// For a method that keeps nothing.
+    pub(crate) fn without_memory(sam: SamConfig) -> Self {
+        let memory = Memory::default();
+        Self { sam, memory }
+    }
+
     /// One step: its passes and the update.
     ///
     /// As [`SamConfig::optimize`], but that `pass` is called once or more, as the method has it. What it

@@ -27,6 +27,24 @@ pub enum Architecture {
     Conv,
 }
 
+impl Architecture {
+    /// Passes over the training images, if nothing else is said.
+    pub fn epochs(self) -> u32 {
+        match self {
+            Self::Mlp => 60,
+            Self::Conv => 20,
+        }
+    }
+
+    /// For readers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Mlp => "perceptron",
+            Self::Conv => "convolutional network",
+        }
+    }
+}
+
 /// What all trainings of a comparison share.
 pub struct Task<'a> {
     /// The images.

@@ -64,6 +64,17 @@ pub fn create<'a>(files: impl IntoIterator<Item = Option<&'a PathBuf>>) -> anyho
     Ok(())
 }
 
+/// What a program has written as JSON.
+///
+/// # Errors
+///
+/// If the file cannot be read, or is another's.
+pub fn load<T: serde::de::DeserializeOwned>(file: &Path) -> anyhow::Result<T> {
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} has no such figures", file.display()))
+}
+
 /// A file's whole path, to be shown.
 pub fn absolute(file: &Path) -> String {
     let path = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());

@@ -35,30 +35,29 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
     let address = AddressType::U32;
     let lens = || (0..tensors).collect();
 
-    let total = shaders::total::create_dummy_kernel(
-        device.clone(),
-        target.clone(),
-        count.clone(),
-        dim,
-        address,
-        buffer(),
-        0,
-        buffer(),
-        wide,
-    );
-    let mut sources = vec![("total".to_string(), compile(&total))];
+    macro_rules! source {
+        ($shader:ident, $($argument:expr),* $(,)?) => {
+            compile(&shaders::$shader::create_dummy_kernel(
+                device.clone(),
+                target.clone(),
+                count.clone(),
+                dim,
+                address,
+                $($argument),*
+            ))
+        };
+    }
+
+    let total = source!(total, buffer(), 0, buffer(), wide);
+    let mut sources = vec![("total".to_string(), total)];
     for sums in [
         Sums::Squares,
         Sums::ScaledSquares,
         Sums::SquaredDistance,
         Sums::Products,
     ] {
-        let kernel = shaders::partial_sums::create_dummy_kernel(
-            device.clone(),
-            target.clone(),
-            count.clone(),
-            dim,
-            address,
+        let source = source!(
+            partial_sums,
             vector_size,
             buffers(tensors),
             match sums {
@@ -74,19 +73,15 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             sums,
             [dtype, wide],
         );
-        sources.push((format!("partial_sums, {sums:?}"), compile(&kernel)));
+        sources.push((format!("partial_sums, {sums:?}"), source));
     }
     for direction in [
         Direction::Gradient,
         Direction::ScaledGradient,
         Direction::Update,
     ] {
-        let kernel = shaders::perturb::create_dummy_kernel(
-            device.clone(),
-            target.clone(),
-            count.clone(),
-            dim,
-            address,
+        let source = source!(
+            perturb,
             vector_size,
             buffers(tensors),
             buffers(tensors),
@@ -99,15 +94,11 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             direction,
             [dtype, wide],
         );
-        sources.push((format!("perturb, {direction:?}"), compile(&kernel)));
+        sources.push((format!("perturb, {direction:?}"), source));
     }
     for third in [false, true] {
-        let kernel = shaders::combine::create_dummy_kernel(
-            device.clone(),
-            target.clone(),
-            count.clone(),
-            dim,
-            address,
+        let source = source!(
+            combine,
             vector_size,
             buffers(tensors),
             buffers(tensors),
@@ -122,7 +113,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             third,
             [dtype, wide],
         );
-        sources.push((format!("combine, third: {third}"), compile(&kernel)));
+        sources.push((format!("combine, third: {third}"), source));
     }
     sources
 }

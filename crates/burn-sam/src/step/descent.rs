@@ -7,7 +7,7 @@ use burn_sam_kernels::known;
 use serde::{Deserialize, Serialize};
 
 use super::ascent::Ascended;
-use super::pairs::{Lone, combine, copy, products, release, restore, squared_norm_of};
+use super::pairs::{Lone, combine, copy, products, release, restore, set_where, squared_norm_of};
 use super::radius::Factor;
 use super::{Ascent, Memory};
 use crate::SamConfig;
@@ -186,7 +186,7 @@ fn report<M: Module>(
     refused: Tensor<1, Bool>,
     grads: &mut GradientsParams,
 ) {
-    let coefficients = coefficients.map(|c| c.mask_fill(refused.clone(), 0.0));
+    let coefficients = set_where(coefficients, &refused, [0.0, 0.0]);
     module.visit(&mut Report {
         memory,
         at_w: g,
@@ -321,38 +321,26 @@ impl Descent {
         climbed: Option<&M>,
         grads: GradientsParams,
     ) -> GradientsParams {
-        let kept = at_w.grads.as_ref();
-        let (alpha, a) = match self {
-            Self::Climbed | Self::Limited => {
-                return self.limit(sam, module, at_w, climbed, grads);
-            }
-            Self::Gsam { alpha } => (alpha, 0.0),
-            Self::Wsam {
-                decoupled: true, ..
-            } => (0.0, 0.0),
-            Self::Wsam { gamma, .. } => (0.0, gamma / (1.0 - gamma)),
-        };
-        let Some((kept, [gg, gh, hh])) =
-            kept.and_then(|kept| Some((kept, products(module, kept, &grads)?)))
-        else {
-            return grads;
-        };
-        let [x, y] = match self {
-            Self::Gsam { .. } => {
+        let is_rescued = climbed.is_some();
+        match self {
+            Self::Climbed | Self::Limited => self.limit(sam, module, at_w, climbed, grads),
+            Self::Gsam { alpha } => weigh(module, at_w, is_rescued, grads, |[gg, gh, hh]| {
                 // Of an h of zero, nothing is to be taken away.
-                let along = gh / hh.clone();
+                let along = gh / hh;
                 let along = along.clone().mask_fill(along.is_nan(), 0.0);
                 [along * alpha + 1.0, gg.ones_like() * -alpha]
+            }),
+            Self::Wsam { gamma, decoupled } => {
+                let a = if decoupled {
+                    0.0
+                } else {
+                    gamma / (1.0 - gamma)
+                };
+                weigh(module, at_w, is_rescued, grads, |[gg, ..]| {
+                    [gg.ones_like() * a, gg.ones_like() * (1.0 - a)]
+                })
             }
-            _ => [gg.ones_like() * a, gg.ones_like() * (1.0 - a)],
-        };
-        let over_the_edge = over_the_edge(&gg, &hh, climbed.is_some());
-        let refused = gg.is_finite().bool_not();
-        let coefficients = [
-            (x.mask_fill(refused.clone(), 1.0)).mask_fill(over_the_edge.clone(), 0.0),
-            (y.mask_fill(refused, 0.0)).mask_fill(over_the_edge, 1.0),
-        ];
-        combine(module, grads, kept, Lone::Alone, &coefficients)
+        }
     }
 
     /// h, perhaps shortened; g where the climb went over an edge.
@@ -393,10 +381,8 @@ impl Descent {
         };
         let as_it_is = hh.clone().is_finite().bool_not();
         let share = share.mask_fill(as_it_is, 1.0);
-        let coefficients = [
-            share.clone().mask_fill(over_the_edge.clone(), 0.0),
-            share.zeros_like().mask_fill(over_the_edge, 1.0),
-        ];
+        let coefficients = [share.clone(), share.zeros_like()];
+        let coefficients = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
         let way = (at_w.way.as_ref().zip(climbed)).filter(|_| !is_distributed(module));
         match (kept, way) {
             (Some(kept), _) => combine(module, grads, kept, Lone::Zero, &coefficients),
@@ -412,6 +398,27 @@ impl Descent {
             ),
         }
     }
+}
+
+/// x h + y g, with coefficients made of the inner products of g and h; h where g is not finite, and g where the climb
+/// went over an edge.
+fn weigh<M: Module>(
+    module: &M,
+    at_w: &AtW,
+    is_rescued: bool,
+    grads: GradientsParams,
+    coefficients: impl FnOnce([Tensor<1>; 3]) -> [Tensor<1>; 2],
+) -> GradientsParams {
+    let both = (at_w.grads.as_ref()).and_then(|g| Some((g, products(module, g, &grads)?)));
+    let Some((g, [gg, gh, hh])) = both else {
+        return grads;
+    };
+    let over_the_edge = over_the_edge(&gg, &hh, is_rescued);
+    let refused = gg.clone().is_finite().bool_not();
+    let coefficients = coefficients([gg, gh, hh]);
+    let coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
+    let coefficients = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
+    combine(module, grads, g, Lone::Alone, &coefficients)
 }
 
 /// Whether there are other workers, which would read off another g.

@@ -10,6 +10,7 @@ use burn::tensor::{DType, Device, Int, Tensor};
 use burn_sam_kernels::{Pair, combine, inner_products};
 
 use super::ascent::{climb_along_update, in_place_of};
+use super::pairs::set_where;
 use super::radius::{self, Factor};
 use crate::{Ascent, Descent, Radius, SamConfig};
 
@@ -61,7 +62,7 @@ pub(crate) struct Memory {
 }
 
 /// Which of these a method has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Parts {
     counts: bool,
     kind: Option<Kind>,
@@ -110,6 +111,11 @@ struct Vector {
 }
 
 impl Memory {
+    /// Whether a method keeps anything.
+    pub(crate) fn is_kept_by(sam: &SamConfig) -> bool {
+        Parts::of(sam) != Parts::default()
+    }
+
     /// At the start of a training of this module.
     pub(crate) fn new<M: Module>(sam: &SamConfig, module: &M) -> Self {
         let mut memory = Self::with(Parts::of(sam), module);
@@ -229,10 +235,9 @@ impl Memory {
         }
     }
 
-    /// Hands the losses at w and at w + e(w) to the rule that sets rho, with the gradients.
+    /// Hands the losses at w and at w + e(w), without autodiff, to the rule that sets rho, with the gradients.
     pub(crate) fn report_losses(&self, grads: &mut GradientsParams, losses: [Tensor<1>; 2]) {
         if let Some(state) = &self.radius {
-            let losses = losses.map(|loss| loss.without_autodiff());
             grads.register(state.id, radius::report(&state.val(), losses));
         }
     }
@@ -247,13 +252,7 @@ impl Memory {
     }
 
     fn is_empty(&self) -> bool {
-        self.parts()
-            == Parts {
-                counts: false,
-                kind: None,
-                lr: false,
-                radius: false,
-            }
+        self.parts() == Parts::default()
     }
 
     /// The vector's part of a parameter, in its shape, on the device of `like`.
@@ -445,10 +444,8 @@ impl Memory {
             1 => (0.0, 1.0),
             _ => (lambda, 1.0 - lambda),
         };
-        let coefficients = [
-            (share.ones_like() * old).mask_fill(refused.clone(), 1.0),
-            (share.recip() * new).mask_fill(refused, 0.0),
-        ];
+        let coefficients = [share.ones_like() * old, share.recip() * new];
+        let coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
         let averages = combine(pairs, &coefficients);
         for (index, average) in indices.into_iter().zip(averages) {
             self.vectors[index].set(average.into_tensor());

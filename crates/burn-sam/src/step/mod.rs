@@ -15,7 +15,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Gradients, Tensor};
 
-use crate::SamConfig;
+use crate::{SamConfig, SamSteps};
 pub use ascent::Ascent;
 pub(crate) use ascent::{check_groups, climb, in_place_of};
 use descent::{AtW, report_sharpness};
@@ -164,7 +164,8 @@ impl SamConfig {
         F: FnMut(&M) -> (T, Gradients),
     {
         self.refuse_memory();
-        let (module, passes) = self.steps(&module).optimize(optim, lr, module, pass);
+        let (module, passes) =
+            SamSteps::without_memory(self.clone()).optimize(optim, lr, module, pass);
         let Passes { at_w, climbed } = passes;
         let values = [at_w, climbed].map(|value| value.expect("each of SAM's steps has both"));
         (module, values)
@@ -173,7 +174,7 @@ impl SamConfig {
     /// What is kept from step to step has no place here.
     fn refuse_memory(&self) {
         assert!(
-            !self.keeps_something(),
+            !Memory::is_kept_by(self),
             "this SamConfig keeps something from one step to the next (radius, ascent, every, between, start \
              or a decoupled descent): take its steps with SamConfig::steps and SamSteps::optimize or \
              SamSteps::minimize, or in Burn's Learner with SamConfig::init"

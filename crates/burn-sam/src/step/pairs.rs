@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Tensor};
 use burn_sam_kernels::{Combined, Pair, Parameter, inner_products, squared_norm};
 
 use super::descent::Way;
@@ -166,6 +166,18 @@ pub(crate) fn restore<M: Module>(
     }
     at_w.visit(&mut register);
     register.1
+}
+
+/// The coefficients, or others where a flag of shape `[1]` is true.
+pub(crate) fn set_where(
+    [x, y]: [Tensor<1>; 2],
+    flag: &Tensor<1, Bool>,
+    [other_x, other_y]: [f64; 2],
+) -> [Tensor<1>; 2] {
+    [
+        x.mask_fill(flag.clone(), other_x),
+        y.mask_fill(flag.clone(), other_y),
+    ]
 }
 
 /// What is made of a gradient a without a b.

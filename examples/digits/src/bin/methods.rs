@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use burn_sam::{Between, Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
 use digits::data;
-use digits::options::{absolute, create, part, progress_bar};
+use digits::options::{absolute, create, load, part, progress_bar};
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 use plotters::prelude::*;
@@ -233,10 +232,7 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     create([options.json.as_ref(), Some(&options.picture)])?;
     if let Some(file) = &options.load {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        let Figures { rows } = serde_json::from_str(&text)
-            .with_context(|| format!("{} has no such figures", file.display()))?;
+        let Figures { rows } = load(file)?;
         return picture(&rows, &options.picture);
     }
     let digits = data::digits()?;
@@ -287,10 +283,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn epochs(network: Architecture, options: &Options) -> u32 {
-    options.epochs.unwrap_or(match network {
-        Architecture::Mlp => 60,
-        Architecture::Conv => 20,
-    })
+    options.epochs.unwrap_or(network.epochs())
 }
 
 fn compare(
@@ -403,12 +396,8 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .fold(100.0, f64::min);
         let slowest = rows.iter().map(|row| row.time_over_sgd).fold(1.0, f64::max);
         let floor = (lowest / 10.0).floor() * 10.0;
-        let title = match network {
-            Architecture::Mlp => "perceptron",
-            Architecture::Conv => "convolutional network",
-        };
         let mut chart = ChartBuilder::on(panel)
-            .caption(title, (FONT, 20))
+            .caption(network.name(), (FONT, 20))
             .margin(15)
             .x_label_area_size(45)
             .y_label_area_size(55)

@@ -2,12 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use burn_sam::{Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Job, TUNING_SEEDS, Task};
 use digits::data;
-use digits::options::{absolute, create, part, progress_bar, radius};
+use digits::options::{absolute, create, load, part, progress_bar, radius};
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
 use indicatif::ProgressBar;
@@ -180,10 +179,7 @@ fn main() -> anyhow::Result<()> {
     let picture_file = (!options.tuned_only).then_some(&options.picture);
     create([options.json.as_ref(), picture_file])?;
     if let Some(file) = &options.load {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("cannot read {}", file.display()))?;
-        let Figures { rows } = serde_json::from_str(&text)
-            .with_context(|| format!("{} has no such figures", file.display()))?;
+        let Figures { rows } = load(file)?;
         return picture(&rows, &options.picture);
     }
     let digits = data::digits()?;
@@ -200,10 +196,7 @@ fn main() -> anyhow::Result<()> {
                     digits: &digits,
                     architecture,
                     noise,
-                    epochs: options.epochs.unwrap_or(match architecture {
-                        Architecture::Mlp => 60,
-                        Architecture::Conv => 20,
-                    }) as usize,
+                    epochs: options.epochs.unwrap_or(architecture.epochs()) as usize,
                     batch_size: 64,
                     base,
                     device: &device,
@@ -355,11 +348,7 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
         let rows: Vec<&Row> = (rows.iter())
             .filter(|row| (row.network, row.noise, row.base) == task)
             .collect();
-        let network = match task.0 {
-            Architecture::Mlp => "perceptron",
-            Architecture::Conv => "convolutional network",
-        };
-        let title = format!("{network}, {:.0} % wrong labels", 100.0 * task.1);
+        let title = format!("{}, {:.0} % wrong labels", task.0.name(), 100.0 * task.1);
         let mut chart = ChartBuilder::on(panel)
             .caption(title, (FONT, 20))
             .margin(15)
