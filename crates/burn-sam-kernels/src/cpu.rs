@@ -1,9 +1,11 @@
 //! What the CPU backends share: the operations over slices of their tensors' own storage, in place where
 //! nothing else holds it.
 
+use core::ops::Range;
 use std::sync::Mutex;
 
 use burn::tensor::{DType, FloatDType, bf16, f16};
+use multiversion::multiversion;
 
 use crate::backend::{self, Along};
 use crate::portable::accumulation_dtype;
@@ -11,10 +13,12 @@ use crate::portable::accumulation_dtype;
 /// What one thread takes at a time: large enough to be worth its while, small enough to stay in
 /// the cache.
 const CHUNK: usize = 1 << 15;
-/// So many elements are done before other threads have come to help.
-const ALONE: usize = 1 << 18;
-/// Sums that run beside each other, for the compiler to put into vector registers.
-const LANES: usize = 16;
+/// So many elements are done before calling other threads, and waiting for the last of them, would have paid:
+/// each takes some 50 µs.
+const ALONE: usize = 1 << 19;
+/// Sums that run beside each other, for the compiler to put into vector registers: as many as keep four of
+/// AVX2's busy, each of which waits for the sum before.
+const LANES: usize = 32;
 
 /// A type of tensor elements.
 trait Element: Number {
@@ -98,34 +102,32 @@ macro_rules! half {
 half!(f16);
 half!(bf16);
 
-/// A part of the work on a tensor, for one thread.
-struct Piece<'a, R> {
-    elements: usize,
-    work: Box<dyn FnOnce() -> R + Send + 'a>,
-}
-
-/// The results of all pieces of all tensors, in their order. The caller begins at once, and the other
-/// threads help when they come, which takes longer than many models take to be done.
-fn run<R: Send>(pieces: Vec<Piece<'_, R>>) -> Vec<R> {
-    let elements: usize = pieces.iter().map(|piece| piece.elements).sum();
-    if elements <= ALONE {
-        return pieces.into_iter().map(|piece| (piece.work)()).collect();
+/// The results of the work on all pieces, in their order. The caller begins at once, and the other threads
+/// help when they come, which takes longer than many models take to be done.
+fn run<P: Send, R: Send>(pieces: Vec<P>, elements: usize, work: impl Fn(P) -> R + Sync) -> Vec<R> {
+    let helpers = match elements <= ALONE {
+        true => 0,
+        false => (rayon::current_num_threads() - 1).min(pieces.len() - 1),
+    };
+    if helpers == 0 {
+        return pieces.into_iter().map(work).collect();
     }
-    let helpers = (rayon::current_num_threads() - 1).min(pieces.len() - 1);
     let results = Mutex::new(Vec::with_capacity(pieces.len()));
     let pieces = Mutex::new(pieces.into_iter().enumerate());
-    let next = || pieces.lock().expect("nobody panics").next();
-    let work = || {
+    // From both ends, so that a thread comes upon what it has in its cache from the operation before.
+    let first = || pieces.lock().expect("nobody panics").next();
+    let last = || pieces.lock().expect("nobody panics").next_back();
+    let work = |next: &dyn Fn() -> Option<(usize, P)>| {
         while let Some((index, piece)) = next() {
-            let result = (piece.work)();
+            let result = work(piece);
             results.lock().expect("nobody panics").push((index, result));
         }
     };
     rayon::in_place_scope(|scope| {
         for _ in 0..helpers {
-            scope.spawn(|_| work());
+            scope.spawn(|_| work(&last));
         }
-        work();
+        work(&first);
     });
     let mut results = results.into_inner().expect("nobody panics");
     results.sort_unstable_by_key(|(index, _)| *index);
@@ -148,6 +150,7 @@ macro_rules! slices {
     ($($variant:ident: $element:ty),*) => {
         /// A tensor's elements.
         #[allow(dead_code, reason = "a backend has not all of the types")]
+        #[derive(Clone, Copy)]
         pub(crate) enum Slice<'a> {
             $($variant(&'a [$element])),*
         }
@@ -167,46 +170,112 @@ macro_rules! slices {
             }
         })*
 
-        /// The sums of all pieces.
-        fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], b: &[T]) -> Vec<R::Sum> {
-            let mut pieces = Vec::new();
-            for (index, a) in a.iter().enumerate() {
-                let b = b.get(index).map(T::slice);
-                pieces.extend(match a.slice() {
-                    $(Slice::$variant(a) => reduction.pieces(a, b.map(Element::of))),*
-                });
-            }
-            run(pieces)
-        }
-
-        fn update_pieces<T: Storage, U: Update>(update: &U, read: &[T], write: &mut [T]) {
-            let count = write.len();
-            let mut pieces = Vec::new();
-            for (index, write) in write.iter_mut().enumerate() {
-                let mut others = read[index..].iter().step_by(count);
-                match update.keeps(index) {
-                    Some(Keep::Read) => *write = others.next().expect("one at least").clone(),
-                    Some(Keep::Written) => {}
-                    None => pieces.extend(match write.slice_mut() {
-                        $(SliceMut::$variant(write) => {
-                            let read = others.map(|read| Element::of(read.slice())).collect();
-                            update.pieces(index, read, write)
-                        }),*
-                    }),
+        impl<'a> Slice<'a> {
+            fn len(self) -> usize {
+                match self {
+                    $(Self::$variant(slice) => slice.len()),*
                 }
             }
-            run(pieces);
+
+            fn part(self, range: Range<usize>) -> Self {
+                match self {
+                    $(Self::$variant(slice) => Self::$variant(&slice[range])),*
+                }
+            }
+
+            fn widened(self) -> Vec<f64> {
+                match self {
+                    $(Self::$variant(slice) => slice.iter().map(|value| value.widen().into()).collect()),*
+                }
+            }
         }
 
-        fn widened(slice: Slice<'_>) -> Vec<f64> {
-            match slice {
-                $(Slice::$variant(slice) => slice.iter().map(|value| value.widen().into()).collect()),*
+        impl<'a> SliceMut<'a> {
+            fn len(&self) -> usize {
+                match self {
+                    $(Self::$variant(slice) => slice.len()),*
+                }
+            }
+
+            fn split(self, at: usize) -> [Self; 2] {
+                match self {
+                    $(Self::$variant(slice) => {
+                        let (first, rest) = slice.split_at_mut(at);
+                        [Self::$variant(first), Self::$variant(rest)]
+                    }),*
+                }
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx2"))]
+        fn sum_of<R: Reduction>(reduction: &R, [a, b]: [Slice<'_>; 2]) -> R::Sum {
+            match a {
+                $(Slice::$variant(a) => reduction.sum(a, Element::of(b))),*
+            }
+        }
+
+        #[multiversion(targets("x86_64+avx2"))]
+        fn write_over<U: Update>(
+            update: &U,
+            index: usize,
+            b: Slice<'_>,
+            c: Option<Slice<'_>>,
+            a: SliceMut<'_>,
+        ) {
+            match a {
+                $(SliceMut::$variant(a) => update.write(index, Element::of(b), c.map(Element::of), a)),*
             }
         }
     };
 }
 
 slices!(F64: f64, F32: f32, F16: f16, BF16: bf16);
+
+/// The sums of all pieces of all tensors.
+fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], b: &[T]) -> Vec<R::Sum> {
+    let mut pieces = Vec::with_capacity(a.len());
+    let mut elements = 0;
+    for (index, a) in a.iter().enumerate() {
+        let a = a.slice();
+        let b = b.get(index).map_or(a, T::slice);
+        for start in (0..a.len()).step_by(CHUNK) {
+            let range = start..a.len().min(start + CHUNK);
+            elements += range.len();
+            pieces.push([a, b].map(|slice| slice.part(range.clone())));
+        }
+    }
+    run(pieces, elements, |slices| sum_of(reduction, slices))
+}
+
+/// Writes over all pieces of all tensors.
+fn update_pieces<T: Storage, U: Update>(update: &U, read: &[T], write: &mut [T]) {
+    let count = write.len();
+    let mut pieces = Vec::with_capacity(count);
+    let mut elements = 0;
+    for (index, write) in write.iter_mut().enumerate() {
+        match update.keeps(index) {
+            Some(Keep::Read) => *write = read[index].clone(),
+            Some(Keep::Written) => {}
+            None => {
+                let (b, c) = (read[index].slice(), read.get(count + index).map(T::slice));
+                let mut rest = write.slice_mut();
+                let mut start = 0;
+                while rest.len() > 0 {
+                    let len = rest.len().min(CHUNK);
+                    let [piece, after] = rest.split(len);
+                    let range = start..start + len;
+                    let c = c.map(|c| c.part(range.clone()));
+                    pieces.push((index, b.part(range), c, piece));
+                    elements += len;
+                    (rest, start) = (after, start + len);
+                }
+            }
+        }
+    }
+    run(pieces, elements, |(index, b, c, write)| {
+        write_over(update, index, b, c, write)
+    });
+}
 
 /// As [`ListBackend::reduce`](backend::ListBackend::reduce).
 pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: backend::Reduction) -> T {
@@ -240,7 +309,7 @@ pub(crate) fn update<T: Storage>(
     update: backend::Update,
 ) -> Vec<T> {
     let [read, mut write] = [read, write].map(all_contiguous);
-    let scalars = widened(scalars.contiguous().slice());
+    let scalars = scalars.contiguous().slice().widened();
     match update {
         backend::Update::Combine => {
             update_pieces(
@@ -278,12 +347,8 @@ fn all_contiguous<T: Storage>(tensors: Vec<T>) -> Vec<T> {
 trait Reduction: Sync {
     type Sum: Send;
 
-    /// In pieces that add up to it.
-    fn pieces<'a, E: Element>(
-        &self,
-        read: &'a [E],
-        other: Option<&'a [E]>,
-    ) -> Vec<Piece<'a, Self::Sum>>;
+    /// Over a piece of a tensor; of one list, both slices are the same.
+    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> Self::Sum;
 }
 
 /// The sum of (T g)², of gradients, with the weights and eta of T if adaptive.
@@ -294,46 +359,16 @@ struct SumOfSquares {
 impl Reduction for SumOfSquares {
     type Sum = f64;
 
-    fn pieces<'a, E: Element>(
-        &self,
-        grad: &'a [E],
-        weight: Option<&'a [E]>,
-    ) -> Vec<Piece<'a, f64>> {
-        let piece = |grad: &'a [E], adaptive| Piece {
-            elements: grad.len(),
-            work: Box::new(move || sum_of_piece(grad, adaptive)),
-        };
-        let grads = grad.chunks(CHUNK);
-        match weight.zip(self.eta) {
-            None => grads.map(|grad| piece(grad, None)).collect(),
-            Some((weight, eta)) => (grads.zip(weight.chunks(CHUNK)))
-                .map(|(grad, weight)| piece(grad, Some((weight, E::Wide::from_f64(eta)))))
-                .collect(),
+    #[inline(always)]
+    fn sum<E: Element>(&self, grad: &[E], weight: &[E]) -> f64 {
+        match self.eta.map(E::Wide::from_f64) {
+            None => sum_of_lanes(grad, grad, |g, _| [g * g])[0],
+            Some(eta) => sum_of_lanes(grad, weight, |g, w| {
+                let scaled = (w.abs() + eta) * g;
+                [scaled * scaled]
+            })[0],
         }
     }
-}
-
-fn sum_of_piece<E: Element>(grad: &[E], adaptive: Option<(&[E], E::Wide)>) -> f64 {
-    let mut sums = [E::Wide::default(); LANES];
-    let (blocks, rest) = grad.as_chunks::<LANES>();
-    match adaptive {
-        None => {
-            let widen = |g: &E| g.widen();
-            for block in blocks {
-                add_squares(&mut sums, block.iter().map(widen));
-            }
-            add_squares(&mut sums, rest.iter().map(widen));
-        }
-        Some((weight, eta)) => {
-            let (weights, weights_of_rest) = weight.as_chunks::<LANES>();
-            let scale = |(g, w): (&E, &E)| (w.widen().abs() + eta) * g.widen();
-            for (block, weights) in blocks.iter().zip(weights) {
-                add_squares(&mut sums, block.iter().zip(weights).map(scale));
-            }
-            add_squares(&mut sums, rest.iter().zip(weights_of_rest).map(scale));
-        }
-    }
-    sums.into_iter().map(Into::<f64>::into).sum()
 }
 
 /// The inner products <a, a>, <a, b> and <b, b>, in one pass over memory.
@@ -342,8 +377,9 @@ struct InnerProducts;
 impl Reduction for InnerProducts {
     type Sum = [f64; 3];
 
-    fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, [f64; 3]>> {
-        pieces_of_sum(a, b.expect("two lists"), products_of_piece)
+    #[inline(always)]
+    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> [f64; 3] {
+        sum_of_lanes(a, b, |a, b| [a * a, a * b, b * b])
     }
 }
 
@@ -353,45 +389,27 @@ struct SquaredDistance;
 impl Reduction for SquaredDistance {
     type Sum = f64;
 
-    fn pieces<'a, E: Element>(&self, a: &'a [E], b: Option<&'a [E]>) -> Vec<Piece<'a, f64>> {
-        pieces_of_sum(a, b.expect("two lists"), distance_of_piece)
+    #[inline(always)]
+    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> f64 {
+        sum_of_lanes(a, b, |a, b| [(b - a) * (b - a)])[0]
     }
 }
 
-fn pieces_of_sum<'a, E: Element, R: 'a>(
-    a: &'a [E],
-    b: &'a [E],
-    sum: fn(&[E], &[E]) -> R,
-) -> Vec<Piece<'a, R>> {
-    let pieces = a.chunks(CHUNK).zip(b.chunks(CHUNK));
-    pieces
-        .map(|(a, b)| Piece {
-            elements: a.len(),
-            work: Box::new(move || sum(a, b)) as Box<dyn FnOnce() -> R + Send>,
-        })
-        .collect()
-}
-
-fn distance_of_piece<E: Element>(a: &[E], b: &[E]) -> f64 {
-    let mut sums = [E::Wide::default(); LANES];
-    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
-    let difference = |(a, b): (&E, &E)| b.widen() - a.widen();
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        add_squares(&mut sums, a.iter().zip(b).map(difference));
-    }
-    add_squares(&mut sums, a_rest.iter().zip(b_rest).map(difference));
-    sums.into_iter().map(Into::<f64>::into).sum()
-}
-
-fn products_of_piece<E: Element>(a: &[E], b: &[E]) -> [f64; 3] {
-    let mut sums = [[E::Wide::default(); LANES]; 3];
-    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
+/// Sums over all elements.
+#[inline(always)]
+fn sum_of_lanes<E: Element, const N: usize>(
+    a: &[E],
+    b: &[E],
+    terms: impl Fn(E::Wide, E::Wide) -> [E::Wide; N],
+) -> [f64; N] {
+    let mut sums = [[E::Wide::default(); LANES]; N];
     let mut add = |lane: usize, a: E, b: E| {
-        let (a, b) = (a.widen(), b.widen());
-        sums[0][lane] = sums[0][lane] + a * a;
-        sums[1][lane] = sums[1][lane] + a * b;
-        sums[2][lane] = sums[2][lane] + b * b;
+        let terms = terms(a.widen(), b.widen());
+        for (sums, term) in sums.iter_mut().zip(terms) {
+            sums[lane] = sums[lane] + term;
+        }
     };
+    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
     for (a, b) in a_blocks.iter().zip(b_blocks) {
         for lane in 0..LANES {
             add(lane, a[lane], b[lane]);
@@ -403,24 +421,13 @@ fn products_of_piece<E: Element>(a: &[E], b: &[E]) -> [f64; 3] {
     sums.map(|lanes| lanes.into_iter().map(Into::<f64>::into).sum())
 }
 
-fn add_squares<W: Wide>(sums: &mut [W; LANES], values: impl Iterator<Item = W>) {
-    for (sum, value) in sums.iter_mut().zip(values) {
-        *sum = *sum + value * value;
-    }
-}
-
 /// What is written over the elements of one list of tensors, from those of others.
 trait Update: Sync {
     /// The tensor that stays as it is, if nothing is to be written for the tensors of this index.
     fn keeps(&self, index: usize) -> Option<Keep>;
 
-    /// In pieces.
-    fn pieces<'a, E: Element>(
-        &self,
-        index: usize,
-        read: Vec<&'a [E]>,
-        write: &'a mut [E],
-    ) -> Vec<Piece<'a, ()>>;
+    /// Over a piece of the tensor of this index, from that of one other or two.
+    fn write<E: Element>(&self, index: usize, b: &[E], c: Option<&[E]>, a: &mut [E]);
 }
 
 /// Which of the tensors: the first that is read, or the one that is written.
@@ -453,33 +460,15 @@ impl Update for Perturb {
         self.scale(index).is_none().then_some(Keep::Read)
     }
 
-    fn pieces<'a, E: Element>(
-        &self,
-        index: usize,
-        weight: Vec<&'a [E]>,
-        grad: &'a mut [E],
-    ) -> Vec<Piece<'a, ()>> {
+    #[inline(always)]
+    fn write<E: Element>(&self, index: usize, weight: &[E], _: Option<&[E]>, grad: &mut [E]) {
         let factor = E::Wide::from_f64(self.scale(index).unwrap_or_default());
-        let eta = self.eta.map(E::Wide::from_f64);
-        pieces_of(weight, grad, move |[weight], grad| {
-            perturb_piece(weight, grad, factor, eta);
-        })
-    }
-}
-
-fn perturb_piece<E: Element>(weight: &[E], grad: &mut [E], factor: E::Wide, eta: Option<E::Wide>) {
-    match eta {
-        None => {
-            for (g, w) in grad.iter_mut().zip(weight) {
-                *g = E::narrow(w.widen() + g.widen() * factor);
-            }
-        }
-        Some(eta) => {
-            for (g, w) in grad.iter_mut().zip(weight) {
-                let w = w.widen();
+        match self.eta.map(E::Wide::from_f64) {
+            None => over(grad, weight, |g, w| w + g * factor),
+            Some(eta) => over(grad, weight, |g, w| {
                 let t = w.abs() + eta;
-                *g = E::narrow(w + t * (t * g.widen() * factor));
-            }
+                w + t * (t * g * factor)
+            }),
         }
     }
 }
@@ -492,19 +481,10 @@ impl Update for Extrapolate {
         self.0.keeps(index)
     }
 
-    fn pieces<'a, E: Element>(
-        &self,
-        index: usize,
-        weight: Vec<&'a [E]>,
-        before: &'a mut [E],
-    ) -> Vec<Piece<'a, ()>> {
+    #[inline(always)]
+    fn write<E: Element>(&self, index: usize, weight: &[E], _: Option<&[E]>, before: &mut [E]) {
         let factor = E::Wide::from_f64(self.0.scale(index).unwrap_or_default());
-        pieces_of(weight, before, move |[weight], before| {
-            for (before, w) in before.iter_mut().zip(weight) {
-                let w = w.widen();
-                *before = E::narrow(w + (w - before.widen()) * factor);
-            }
-        })
+        over(before, weight, |before, w| w + (w - before) * factor);
     }
 }
 
@@ -522,70 +502,41 @@ impl Update for Combine {
         }
     }
 
-    fn pieces<'a, E: Element>(
-        &self,
-        _index: usize,
-        read: Vec<&'a [E]>,
-        write: &'a mut [E],
-    ) -> Vec<Piece<'a, ()>> {
-        let (x, others) = self.coefficients.split_first().expect("one each");
-        let terms: Vec<(f64, &[E])> = (others.iter().copied())
-            .zip(read)
-            .filter(|(coefficient, _)| *coefficient != 0.0)
-            .collect();
-        let (coefficients, read): (Vec<f64>, Vec<&[E]>) = terms.into_iter().unzip();
-        let wide = E::Wide::from_f64;
-        let x = wide(*x);
+    #[inline(always)]
+    fn write<E: Element>(&self, _index: usize, b: &[E], c: Option<&[E]>, a: &mut [E]) {
+        let wide = |index: usize| {
+            let coefficient = self.coefficients.get(index).copied().unwrap_or_default();
+            E::Wide::from_f64(coefficient)
+        };
+        let [x, y, z] = [0, 1, 2].map(wide);
         let zero = E::Wide::default();
-        match coefficients[..] {
-            [] if x != zero => pieces_of(read, write, move |[], a| {
-                a.iter_mut().for_each(|a| *a = E::narrow(a.widen() * x));
-            }),
-            [y] if x != zero => pieces_of(read, write, move |[b], a| {
-                let y = wide(y);
-                for (a, b) in a.iter_mut().zip(b) {
-                    *a = E::narrow(a.widen() * x + b.widen() * y);
-                }
-            }),
-            [y, z] if x != zero => pieces_of(read, write, move |[b, c], a| {
-                let [y, z] = [y, z].map(wide);
+        // What is not finite must not come through a coefficient of 0.
+        match [x, y, z].map(|coefficient| coefficient != zero) {
+            [true, true, true] => {
+                let c = c.expect("three tensors");
                 for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
                     *a = E::narrow(a.widen() * x + b.widen() * y + c.widen() * z);
                 }
-            }),
-            // What is not finite in a must not come through a coefficient of 0.
-            [] => pieces_of(read, write, move |[], a| a.fill(E::narrow(zero))),
-            [y] => pieces_of(read, write, move |[b], a| {
-                let y = wide(y);
-                for (a, b) in a.iter_mut().zip(b) {
-                    *a = E::narrow(b.widen() * y);
-                }
-            }),
-            [y, z] => pieces_of(read, write, move |[b, c], a| {
-                let [y, z] = [y, z].map(wide);
-                for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
+            }
+            [true, true, false] => over(a, b, |a, b| a * x + b * y),
+            [true, false, true] => over(a, c.expect("three tensors"), |a, c| a * x + c * z),
+            [true, false, false] => a.iter_mut().for_each(|a| *a = E::narrow(a.widen() * x)),
+            [false, true, true] => {
+                for ((a, b), c) in a.iter_mut().zip(b).zip(c.expect("three tensors")) {
                     *a = E::narrow(b.widen() * y + c.widen() * z);
                 }
-            }),
-            _ => unreachable!("two or three terms"),
+            }
+            [false, true, false] => over(a, b, |_, b| b * y),
+            [false, false, true] => over(a, c.expect("three tensors"), |_, c| c * z),
+            [false, false, false] => a.fill(E::narrow(zero)),
         }
     }
 }
 
-fn pieces_of<'a, E: Element, const N: usize>(
-    read: Vec<&'a [E]>,
-    write: &'a mut [E],
-    work: impl Fn([&[E]; N], &mut [E]) + Copy + Send + 'a,
-) -> Vec<Piece<'a, ()>> {
-    let read: [&[E]; N] = core::array::from_fn(|list| read[list]);
-    (write.chunks_mut(CHUNK).enumerate())
-        .map(|(index, write)| {
-            let range = index * CHUNK..index * CHUNK + write.len();
-            let read = read.map(|read| &read[range.clone()]);
-            Piece {
-                elements: write.len(),
-                work: Box::new(move || work(read, write)) as Box<dyn FnOnce() + Send>,
-            }
-        })
-        .collect()
+/// Writes over the elements of one slice from those of two.
+#[inline(always)]
+fn over<E: Element>(a: &mut [E], b: &[E], value: impl Fn(E::Wide, E::Wide) -> E::Wide) {
+    for (a, b) in a.iter_mut().zip(b) {
+        *a = E::narrow(value(a.widen(), b.widen()));
+    }
 }

@@ -4,7 +4,10 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::portable::{self, Scale};
 
 /// One parameter that climbs: its value w, its gradient g, and its radius rho.
-pub struct Parameter {
+// Boxed, since lists of them are sorted: the handles of two tensors are hundreds of bytes.
+pub struct Parameter(Box<Inner>);
+
+struct Inner {
     weight: DispatchTensor,
     grad: DispatchTensor,
     /// Whether `grad` is the weights before an update, which is what to climb along.
@@ -18,8 +21,8 @@ pub struct Parameter {
     device: Device,
     dtype: DType,
     /// The portable operations for its rank.
-    sum_of_squares: fn(&Parameter, Option<f64>) -> Tensor<1>,
-    perturb: fn(Parameter, &Scale, Option<f64>) -> DispatchTensor,
+    sum_of_squares: fn(&Inner, Option<f64>) -> Tensor<1>,
+    perturb: fn(Inner, &Scale, Option<f64>) -> DispatchTensor,
 }
 
 /// A parameter's value at w + e(w).
@@ -64,7 +67,7 @@ impl Parameter {
             true => grad,
             false => grad.cast(dtype),
         };
-        Self {
+        Self(Box::new(Inner {
             weight: weight.into_dispatch(),
             grad: grad.into_dispatch(),
             is_before: false,
@@ -81,7 +84,7 @@ impl Parameter {
                 let grad = Tensor::<D>::from_dispatch(parameter.grad);
                 portable::perturb(weight, grad, scale, parameter.rho, eta).into_dispatch()
             },
-        }
+        }))
     }
 
     /// A parameter that climbs along its last update, w less its value before, rather than along a gradient.
@@ -99,11 +102,9 @@ impl Parameter {
     /// If the shapes or the devices of the two differ.
     pub fn of_update<const D: usize>(weight: Tensor<D>, before: Tensor<D>, rho: f64) -> Self {
         if has_kernels(&weight.device(), weight.dtype()) {
-            let parameter = Self::new(weight, before, rho);
-            return Self {
-                is_before: true,
-                ..parameter
-            };
+            let mut parameter = Self::new(weight, before, rho);
+            parameter.0.is_before = true;
+            return parameter;
         }
         let update = weight.clone() - before;
         Self::new(weight, update, rho)
@@ -111,7 +112,7 @@ impl Parameter {
 
     /// Whether its backend has kernels of its own for its type.
     fn has_kernels(&self) -> bool {
-        has_kernels(&self.device, self.dtype)
+        has_kernels(&self.0.device, self.0.dtype)
     }
 }
 
@@ -149,7 +150,9 @@ pub fn squared_norm(parameters: &[Parameter], eta: Option<f64>) -> Option<Tensor
     let (with_kernels, without): (Vec<&Parameter>, Vec<&Parameter>) =
         (parameters.iter()).partition(|parameter| parameter.has_kernels());
     let mut sums = kernels::sums_of_squares(with_kernels, eta);
-    sums.extend((without.into_iter()).map(|parameter| (parameter.sum_of_squares)(parameter, eta)));
+    sums.extend(
+        (without.into_iter()).map(|parameter| (parameter.0.sum_of_squares)(&parameter.0, eta)),
+    );
     portable::total(sums)
 }
 
@@ -177,8 +180,8 @@ pub fn perturb(
     let mut with_kernels = Vec::with_capacity(parameters.len());
     let mut without = Vec::new();
     for (index, parameter) in parameters.into_iter().enumerate() {
-        if parameter.rho == 0.0 {
-            climbed[index] = Some(Climbed(parameter.weight));
+        if parameter.0.rho == 0.0 {
+            climbed[index] = Some(Climbed(parameter.0.weight));
         } else if parameter.has_kernels() {
             with_kernels.push((index, parameter));
         } else {
@@ -188,7 +191,7 @@ pub fn perturb(
     if !without.is_empty() {
         let scale = Scale::new(squared_norm.clone(), eps, factor.clone());
         for (index, parameter) in without {
-            climbed[index] = Some(Climbed((parameter.perturb)(parameter, &scale, eta)));
+            climbed[index] = Some(Climbed((parameter.0.perturb)(*parameter.0, &scale, eta)));
         }
     }
     let of_all: Vec<Tensor<1>> = [squared_norm].into_iter().chain(factor).collect();
@@ -222,22 +225,22 @@ mod kernels {
     use crate::backend::{Along, Floats, ListBackend, Reduction, Update};
 
     pub(super) fn sums_of_squares(parameters: Vec<&Parameter>, eta: Option<f64>) -> Vec<Tensor<1>> {
-        by_device(parameters, |parameter| &parameter.device)
+        by_device(parameters, |parameter| &parameter.0.device)
             .into_iter()
             .map(|(_, parameters)| {
                 let tensors = |tensor: fn(&Parameter) -> &DispatchTensor| {
                     Floats(parameters.iter().map(|p| tensor(p).clone()).collect())
                 };
                 // All of a device's parameters are of the same kind.
-                let reduction = match parameters[0].is_before {
+                let reduction = match parameters[0].0.is_before {
                     false => Reduction::SquaredNorm { eta },
                     true => Reduction::SquaredDistance,
                 };
                 let weights = match reduction {
                     Reduction::SquaredNorm { eta: None } => Floats(Vec::new()),
-                    _ => tensors(|parameter| &parameter.weight),
+                    _ => tensors(|parameter| &parameter.0.weight),
                 };
-                let grads = tensors(|parameter| &parameter.grad);
+                let grads = tensors(|parameter| &parameter.0.grad);
                 Tensor::from_dispatch(Dispatch::reduce(grads, weights, reduction))
             })
             .collect()
@@ -250,18 +253,19 @@ mod kernels {
         eta: Option<f64>,
     ) -> Vec<(usize, DispatchTensor)> {
         let mut climbed = Vec::new();
-        for (device, parameters) in by_device(parameters, |(_, parameter)| &parameter.device) {
-            let dtypes = parameters.iter().map(|(_, parameter)| parameter.dtype);
+        for (device, parameters) in by_device(parameters, |(_, parameter)| &parameter.0.device) {
+            let dtypes = parameters.iter().map(|(_, parameter)| parameter.0.dtype);
             let of_all = scalars(of_all, dtypes, &device);
             let mut indices = Vec::with_capacity(parameters.len());
             let mut weights = Vec::with_capacity(parameters.len());
             let mut grads = Vec::with_capacity(parameters.len());
             let mut rhos = Vec::with_capacity(parameters.len());
-            let along = match parameters[0].1.is_before {
+            let along = match parameters[0].1.0.is_before {
                 false => Along::Gradient { eta },
                 true => Along::Update,
             };
             for (index, parameter) in parameters {
+                let parameter = *parameter.0;
                 indices.push(index);
                 weights.push(parameter.weight);
                 grads.push(parameter.grad);

@@ -297,7 +297,11 @@ impl ModuleVisitor for Collect<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.remove::<D>(param.id) {
-            let weight = param.val().inner().to_device(&grad.device());
+            let mut weight = param.val().inner();
+            let device = grad.device();
+            if weight.device() != device {
+                weight = weight.to_device(&device);
+            }
             let rho = self.sam.rho_of(&param.id, &self.path.join(".")) * self.factor;
             if rho == 0.0 {
                 self.unmoved.register(param.id, grad.clone());
@@ -345,7 +349,10 @@ pub(crate) fn in_place_of<const D: usize>(
     id: ParamId,
 ) -> Tensor<D> {
     let mut value = Tensor::from_inner(value);
-    if let Some(strategy) = parameter.gradient_checkpointing_strategy() {
+    let strategy = parameter.gradient_checkpointing_strategy();
+    if let Some(strategy) = strategy
+        && value.gradient_checkpointing_strategy() != Some(strategy)
+    {
         value = value.with_gradient_checkpointing_strategy(strategy);
     }
     if parameter.is_require_grad() {
