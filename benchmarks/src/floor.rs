@@ -3,57 +3,98 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
+use multiversion::multiversion;
 use rayon::prelude::*;
 
+use crate::median_ms;
+
 /// Streams so many f32 values.
-pub(crate) type Floor = Box<dyn FnMut() -> Duration>;
-
-/// In the host's memory.
-pub(crate) fn host(len: usize) -> Floor {
-    let weight = vec![0.5; len];
-    let mut grad = vec![0.25; len];
-    Box::new(move || stream(&weight, &mut grad))
+pub struct Floor {
+    /// On all threads, or on one.
+    stream: Box<dyn FnMut(bool) -> Duration>,
+    times: [Vec<Duration>; 2],
+    on_all: bool,
 }
 
-/// In a GPU's: the bytes that must move are those of two copies, by Burn's kernels.
-pub(crate) fn gpu(len: usize, device: &Device) -> Floor {
-    let device = device.clone().inner();
-    let values = Tensor::<1>::ones([len], &device);
-    Box::new(move || {
-        let sync = || device.sync().expect("the device works");
-        sync();
-        let start = Instant::now();
-        for _ in 0..2 {
-            // Waited for, lest fusion makes both at once.
-            let _copy = values.clone().mul_scalar(1.5);
+impl Floor {
+    /// In the host's memory. One thread and all that rayon has take turns.
+    pub fn host(len: usize) -> Self {
+        let weight = vec![0.5; len];
+        let mut grad = vec![0.25; len];
+        Self::new(move |on_all| stream(&weight, &mut grad, on_all))
+    }
+
+    /// In a GPU's: the bytes that must move are those of two copies, by Burn's kernels.
+    pub fn gpu(len: usize, device: &Device) -> Self {
+        let device = device.clone().inner();
+        let values = Tensor::<1>::ones([len], &device);
+        Self::new(move |_| {
+            let sync = || device.sync().expect("the device works");
             sync();
+            let start = Instant::now();
+            for _ in 0..2 {
+                // Waited for, lest fusion makes both at once.
+                let _copy = values.clone().mul_scalar(1.5);
+                sync();
+            }
+            start.elapsed()
+        })
+    }
+
+    fn new(stream: impl FnMut(bool) -> Duration + 'static) -> Self {
+        Self {
+            stream: Box::new(stream),
+            times: Default::default(),
+            on_all: false,
         }
-        start.elapsed()
-    })
+    }
+
+    /// Once, and whether it counts.
+    pub fn run(&mut self, counts: bool) {
+        let time = (self.stream)(self.on_all);
+        if counts {
+            self.times[usize::from(self.on_all)].push(time);
+        }
+        self.on_all = !self.on_all;
+    }
+
+    /// In milliseconds, on one thread or on all, whichever is faster; of no run, nothing.
+    pub fn median_ms(self) -> Option<f64> {
+        let medians = self.times.into_iter().filter_map(median_ms);
+        medians.min_by(f64::total_cmp)
+    }
 }
 
-/// On as many threads as rayon has, an equal share for each.
-fn stream(weight: &[f32], grad: &mut [f32]) -> Duration {
+fn stream(weight: &[f32], grad: &mut [f32], on_all: bool) -> Duration {
     let start = Instant::now();
+    if !on_all {
+        let factor = 1e-6 / (sum_of_squares(grad) + 1.0);
+        add(weight, factor, grad);
+        return start.elapsed();
+    }
     let share = grad.len().div_ceil(rayon::current_num_threads());
-    let sum: f32 = (grad.par_chunks(share))
-        .map(|grad| {
-            let mut sums = [0.0f32; 16];
-            for block in grad.chunks(16) {
-                for (sum, g) in sums.iter_mut().zip(block) {
-                    *sum += g * g;
-                }
-            }
-            sums.iter().sum::<f32>()
-        })
-        .sum();
+    let sum: f32 = grad.par_chunks(share).map(sum_of_squares).sum();
     let factor = 1e-6 / (sum + 1.0);
     (grad.par_chunks_mut(share))
         .zip(weight.par_chunks(share))
-        .for_each(|(grad, weight)| {
-            for (g, w) in grad.iter_mut().zip(weight) {
-                *g = w + factor * *g;
-            }
-        });
+        .for_each(|(grad, weight)| add(weight, factor, grad));
     start.elapsed()
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn sum_of_squares(values: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 32];
+    for block in values.as_chunks::<32>().0 {
+        for (sum, value) in sums.iter_mut().zip(block) {
+            *sum += value * value;
+        }
+    }
+    sums.iter().sum()
+}
+
+#[multiversion(targets("x86_64+avx2"))]
+fn add(weight: &[f32], factor: f32, grad: &mut [f32]) {
+    for (g, w) in grad.iter_mut().zip(weight) {
+        *g = w + factor * *g;
+    }
 }

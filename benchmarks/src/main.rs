@@ -1,24 +1,20 @@
 //! What a step of SAM costs, measured in one run: gradient passes, the perturbation with burn-sam's
 //! kernels and with plain tensor operations, the base update, and the floor that memory sets.
 
-mod floor;
-mod measure;
-mod methods;
-mod models;
-
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use benchmarks::measure::{Row, costs, resnet50};
+use benchmarks::{methods, models};
 use clap::Parser;
 use example_common::{Backend, Counting};
+use mimalloc::MiMalloc;
 use serde_json::json;
 
-use crate::measure::Row;
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<MiMalloc> = Counting(MiMalloc);
 
 /// Measures what SAM adds to a training step.
 ///
@@ -73,24 +69,12 @@ fn main() -> anyhow::Result<()> {
     let is_wanted = |model: &str| {
         options.models.is_empty() || options.models.iter().any(|wanted| wanted == model)
     };
-    let perceptrons = [
-        ("mlp-64x30", 64, 30, 32),
-        ("mlp-256x16", 256, 16, 64),
-        ("mlp-1024x8", 1024, 8, 64),
-    ];
-    for (model, width, layers, batch) in perceptrons.into_iter().filter(|of| is_wanted(of.0)) {
-        let (row, methods) = measure::mlp(model, &name, (width, layers, batch), &device, runs);
-        add(row);
-        of_methods.push(methods);
-    }
-    if is_wanted("conv-16x4") {
-        let shape = (16, 4, 16, 128);
-        let (row, methods) = measure::conv_net("conv-16x4", &name, shape, &device, runs);
-        add(row);
-        of_methods.push(methods);
+    for model in models::NAMES.into_iter().filter(|name| is_wanted(name)) {
+        of_methods.push(methods::measure(model, &device, runs, |_| true));
+        add(costs(model, &name, &device, runs));
     }
     if is_wanted("resnet50") {
-        add(measure::resnet50(&name, &device, runs));
+        add(resnet50(&name, &device, runs));
     }
 
     if let Some(methods) = of_methods.first() {

@@ -1,29 +1,34 @@
+//! What a step's parts take.
+
 use std::time::{Duration, Instant};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Tensor};
 use burn_sam::{AscentPart, SamConfig};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
-use example_common::Counting;
+use example_common::allocated;
 
-use crate::floor;
-use crate::methods::{self, Methods};
-use crate::models::{ConvNet, Mlp, ResNet50};
+use crate::floor::Floor;
+use crate::median_ms;
+use crate::models::{Measurement, ResNet50, with};
 
 const WARM_UP: usize = 3;
 const RHO: f64 = 0.05;
 
 /// A line of the table.
 #[derive(serde::Serialize)]
-pub(crate) struct Row {
-    model: &'static str,
+pub struct Row {
+    model: String,
     device: String,
-    gradient_ms: Option<f64>,
+    /// A forward and a backward pass.
+    pub gradient_ms: Option<f64>,
     eighth_ms: Option<f64>,
     portable_ms: f64,
-    fused_ms: f64,
-    update_ms: f64,
+    /// The whole first step.
+    pub fused_ms: f64,
+    /// The base optimizer's.
+    pub update_ms: f64,
     floor_ms: Option<f64>,
     overhead: Option<f64>,
     /// The time of a step over plain SGD's.
@@ -36,7 +41,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) const HEADER: &'static str = "model        parameters  gradient    eighth  portable     fused    update     floor   \
+    /// The columns' names.
+    pub const HEADER: &'static str = "model        parameters  gradient    eighth  portable     fused    update     floor   \
          overhead   on the whole  on an eighth  portable/fused  fused/floor  fused/update    extra  launches";
 
     fn with_ratios(self) -> Self {
@@ -84,50 +90,42 @@ impl core::fmt::Display for Row {
     }
 }
 
-pub(crate) fn mlp(
-    model: &'static str,
-    name: &str,
-    (width, layers, batch): (usize, usize, usize),
-    device: &Device,
-    runs: usize,
-) -> (Row, Methods) {
-    let x = Tensor::random([batch, width], Distribution::Default, device);
-    let module = Mlp::new(width, layers, device);
-    let loss = |module: &Mlp, part: AscentPart| module.loss(part.of(&x));
-    with_methods(model, name, module, loss, device, runs)
+/// Measures one of the [models](crate::models::NAMES) on a device of this name.
+pub fn costs(model: &str, name: &str, device: &Device, runs: usize) -> Row {
+    let costs = Costs {
+        model,
+        name,
+        device,
+        runs,
+    };
+    with(model, device, costs)
 }
 
-pub(crate) fn conv_net(
-    model: &'static str,
-    name: &str,
-    (channels, layers, side, batch): (usize, usize, usize, usize),
-    device: &Device,
+struct Costs<'a> {
+    model: &'a str,
+    name: &'a str,
+    device: &'a Device,
     runs: usize,
-) -> (Row, Methods) {
-    let shape = [batch, channels, side, side];
-    let x = Tensor::random(shape, Distribution::Default, device);
-    let module = ConvNet::new(channels, layers, device);
-    let loss = |module: &ConvNet, part: AscentPart| module.loss(part.of(&x));
-    with_methods(model, name, module, loss, device, runs)
 }
 
-fn with_methods<M: Module>(
-    model: &'static str,
-    name: &str,
-    module: M,
-    loss: impl Fn(&M, AscentPart) -> Tensor<1>,
-    device: &Device,
-    runs: usize,
-) -> (Row, Methods) {
-    let whole = SamConfig::new().ascent_part();
-    let methods = methods::measure(model, &module, |module| loss(module, whole), device, runs);
-    let gradients =
-        |module: &M, part| GradientsParams::from_grads(loss(module, part).backward(), module);
-    let row = measure(model, name, module, gradients, device, runs).with_ratios();
-    (row, methods)
+impl Measurement for Costs<'_> {
+    type Output = Row;
+
+    fn of<M: Module>(self, module: M, loss: impl Fn(&M, AscentPart) -> Tensor<1>) -> Row {
+        let gradients =
+            |module: &M, part| GradientsParams::from_grads(loss(module, part).backward(), module);
+        let Self {
+            model,
+            name,
+            device,
+            runs,
+        } = self;
+        measure(model, name, module, gradients, device, runs).with_ratios()
+    }
 }
 
-pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
+/// Measures a ResNet-50's parameters with random gradients.
+pub fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
     let module = ResNet50::new(device);
     let gradients = |module: &ResNet50, _| module.gradients();
     let row = measure("resnet50", name, module, gradients, device, runs);
@@ -140,7 +138,7 @@ pub(crate) fn resnet50(name: &str, device: &Device, runs: usize) -> Row {
 
 /// Takes turns: each round measures each figure once, so that all see the same machine.
 fn measure<M: Module>(
-    model: &'static str,
+    model: &str,
     name: &str,
     mut module: M,
     gradients: impl Fn(&M, AscentPart) -> GradientsParams,
@@ -153,9 +151,9 @@ fn measure<M: Module>(
     let sam = SamConfig::new().with_rho(RHO);
     let mut optim = SgdConfig::new().init();
     let on_cpu = matches!(name, "flex" | "ndarray");
-    let mut stream = match on_cpu {
-        true => floor::host(parameters),
-        false => floor::gpu(parameters, device),
+    let mut floor = match on_cpu {
+        true => Floor::host(parameters),
+        false => Floor::gpu(parameters, device),
     };
     let mut times = Times::default();
 
@@ -198,14 +196,13 @@ fn measure<M: Module>(
         });
         module = updated.expect("the updated module");
 
-        let floor = stream();
+        floor.run(round >= WARM_UP);
         if round >= WARM_UP {
             times.gradient.push(gradient);
             times.eighth.push(on_an_eighth);
             times.portable.push(portable);
             times.fused.push(fused);
             times.update.push(update);
-            times.floor.push(floor);
         }
     }
 
@@ -213,7 +210,7 @@ fn measure<M: Module>(
     device.sync().expect("the device works");
     device.memory_cleanup();
     let memory = || match on_cpu {
-        true => Some(Counting::allocated()),
+        true => Some(allocated()),
         false => reserved(device),
     };
     let (bytes_before, launches_before) = (memory(), launches());
@@ -224,14 +221,14 @@ fn measure<M: Module>(
     drop(climbed);
 
     Row {
-        model,
+        model: model.to_string(),
         device: name.to_string(),
-        gradient_ms: median(times.gradient),
-        eighth_ms: median(times.eighth),
-        portable_ms: median(times.portable).unwrap_or(f64::NAN),
-        fused_ms: median(times.fused).unwrap_or(f64::NAN),
-        update_ms: median(times.update).unwrap_or(f64::NAN),
-        floor_ms: median(times.floor),
+        gradient_ms: median_ms(times.gradient),
+        eighth_ms: median_ms(times.eighth),
+        portable_ms: median_ms(times.portable).unwrap_or(f64::NAN),
+        fused_ms: median_ms(times.fused).unwrap_or(f64::NAN),
+        update_ms: median_ms(times.update).unwrap_or(f64::NAN),
+        floor_ms: floor.median_ms(),
         overhead: None,
         on_the_whole: None,
         on_an_eighth: None,
@@ -262,15 +259,6 @@ struct Times {
     portable: Vec<Duration>,
     fused: Vec<Duration>,
     update: Vec<Duration>,
-    floor: Vec<Duration>,
-}
-
-/// In milliseconds.
-fn median(mut times: Vec<Duration>) -> Option<f64> {
-    times.sort();
-    times
-        .get(times.len() / 2)
-        .map(|time| 1e3 * time.as_secs_f64())
 }
 
 /// The perturbation in plain tensor operations. What it makes is returned, and so not freed on the

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
-use burn_sam::{Descent, SamConfig};
+use burn_sam::{AscentPart, Descent, SamConfig};
+
+use crate::median_ms;
+use crate::models::{Measurement, with};
 
 const WARM_UP: usize = 2;
 /// So many steps are timed together: LookSAM's are not all alike.
@@ -13,16 +16,17 @@ const TURN: u32 = 5;
 
 /// A line of the table.
 #[derive(serde::Serialize)]
-pub(crate) struct Methods {
-    model: &'static str,
+pub struct Methods {
+    model: String,
     /// Milliseconds of a step of plain SGD.
-    sgd_ms: f64,
+    pub sgd_ms: f64,
     /// Names, and times of a step over SGD's.
-    over_sgd: Vec<(&'static str, f64)>,
+    pub over_sgd: Vec<(&'static str, f64)>,
 }
 
 impl Methods {
-    pub(crate) fn header(&self) -> String {
+    /// The columns' names.
+    pub fn header(&self) -> String {
         let names = self.over_sgd.iter().map(|(name, _)| format!("{name:>13}"));
         format!(
             "{:<11} {:>9} {}",
@@ -42,77 +46,102 @@ impl core::fmt::Display for Methods {
     }
 }
 
-/// Takes turns: each round measures each method once, so that all see the same machine.
-pub(crate) fn measure<M: Module>(
-    model: &'static str,
-    module: &M,
-    loss: impl Fn(&M) -> Tensor<1>,
+/// Measures the methods that `is_wanted` names, on one of the [models](crate::models::NAMES). Takes turns: each
+/// round measures each method once, so that all see the same machine.
+pub fn measure(
+    model: &str,
     device: &Device,
     runs: usize,
+    is_wanted: impl Fn(&str) -> bool,
 ) -> Methods {
-    const LR: f64 = 1e-6;
-    let wsam = Descent::Wsam {
-        gamma: 0.6,
-        decoupled: false,
+    let steps = Steps {
+        model,
+        device,
+        runs,
+        is_wanted,
     };
-    let methods = [
-        ("sam", SamConfig::new()),
-        ("msam", SamConfig::msam()),
-        ("looksam", SamConfig::looksam()),
-        ("friendly", SamConfig::friendly()),
-        (
-            "gsam",
-            SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
-        ),
-        ("wsam", SamConfig::new().with_descent(wsam)),
-        ("limited", SamConfig::new().with_descent(Descent::Limited)),
-        ("auto", SamConfig::auto()),
-        ("auto_looksam", SamConfig::auto_looksam()),
-    ];
-    let loss = &loss;
-    let mut turns: Vec<Box<dyn FnMut()>> = vec![{
-        let (mut module, mut optim) = (Some(module.clone()), SgdConfig::new().init());
-        Box::new(move || {
-            let now = module.take().expect("it is put back");
-            let grads = GradientsParams::from_grads(loss(&now).backward(), &now);
-            module = Some(optim.step(LR, now, grads));
-        })
-    }];
-    for (_, sam) in &methods {
-        let (mut steps, mut optim) = (sam.steps(module), SgdConfig::new().init());
-        let mut module = Some(module.clone());
-        turns.push(Box::new(move || {
-            let now = module.take().expect("it is put back");
-            let (next, _) = steps.minimize(&mut optim, LR, now, loss);
-            module = Some(next);
-        }));
-    }
+    with(model, device, steps)
+}
 
-    let mut times: Vec<Vec<Duration>> = turns.iter().map(|_| Vec::new()).collect();
-    for round in 0..WARM_UP + runs {
-        for (step, times) in turns.iter_mut().zip(&mut times) {
-            device.sync().expect("the device works");
-            let start = Instant::now();
-            for _ in 0..TURN {
-                step();
-            }
-            device.sync().expect("the device works");
-            if round >= WARM_UP {
-                times.push(start.elapsed() / TURN);
+struct Steps<'a, F> {
+    model: &'a str,
+    device: &'a Device,
+    runs: usize,
+    is_wanted: F,
+}
+
+impl<F: Fn(&str) -> bool> Measurement for Steps<'_, F> {
+    type Output = Methods;
+
+    fn of<M: Module>(self, module: M, loss: impl Fn(&M, AscentPart) -> Tensor<1>) -> Methods {
+        let whole = SamConfig::new().ascent_part();
+        self.measure(&module, |module| loss(module, whole))
+    }
+}
+
+impl<F: Fn(&str) -> bool> Steps<'_, F> {
+    fn measure<M: Module>(self, module: &M, loss: impl Fn(&M) -> Tensor<1>) -> Methods {
+        const LR: f64 = 1e-6;
+        let wsam = Descent::Wsam {
+            gamma: 0.6,
+            decoupled: false,
+        };
+        let mut methods = vec![
+            ("sam", SamConfig::new()),
+            ("msam", SamConfig::msam()),
+            ("looksam", SamConfig::looksam()),
+            ("friendly", SamConfig::friendly()),
+            (
+                "gsam",
+                SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
+            ),
+            ("wsam", SamConfig::new().with_descent(wsam)),
+            ("limited", SamConfig::new().with_descent(Descent::Limited)),
+            ("auto", SamConfig::auto()),
+            ("auto_looksam", SamConfig::auto_looksam()),
+        ];
+        methods.retain(|(name, _)| (self.is_wanted)(name));
+        let (device, runs, loss) = (self.device, self.runs, &loss);
+        let mut turns: Vec<Box<dyn FnMut()>> = vec![{
+            let (mut module, mut optim) = (Some(module.clone()), SgdConfig::new().init());
+            Box::new(move || {
+                let now = module.take().expect("it is put back");
+                let grads = GradientsParams::from_grads(loss(&now).backward(), &now);
+                module = Some(optim.step(LR, now, grads));
+            })
+        }];
+        for (_, sam) in &methods {
+            let (mut steps, mut optim) = (sam.steps(module), SgdConfig::new().init());
+            let mut module = Some(module.clone());
+            turns.push(Box::new(move || {
+                let now = module.take().expect("it is put back");
+                let (next, _) = steps.minimize(&mut optim, LR, now, loss);
+                module = Some(next);
+            }));
+        }
+
+        let mut times: Vec<Vec<Duration>> = turns.iter().map(|_| Vec::new()).collect();
+        for round in 0..WARM_UP + runs {
+            for (step, times) in turns.iter_mut().zip(&mut times) {
+                device.sync().expect("the device works");
+                let start = Instant::now();
+                for _ in 0..TURN {
+                    step();
+                }
+                device.sync().expect("the device works");
+                if round >= WARM_UP {
+                    times.push(start.elapsed() / TURN);
+                }
             }
         }
-    }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort_unstable();
-        1e3 * times[times.len() / 2].as_secs_f64()
-    };
-    let medians: Vec<f64> = times.iter_mut().map(median).collect();
-    let over_sgd = (methods.iter().zip(&medians[1..]))
-        .map(|((name, _), time)| (*name, time / medians[0]))
-        .collect();
-    Methods {
-        model,
-        sgd_ms: medians[0],
-        over_sgd,
+        let medians: Vec<f64> = times.into_iter().filter_map(median_ms).collect();
+        let over_sgd = (methods.iter().zip(&medians[1..]))
+            .map(|((name, _), time)| (*name, time / medians[0]))
+            .collect();
+        Methods {
+            model: self.model.to_string(),
+            sgd_ms: medians[0],
+            over_sgd,
+        }
     }
 }

@@ -1,18 +1,56 @@
+//! The models, each with a batch.
+
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Distribution, Tensor};
+use burn_sam::AscentPart;
+
+/// The models that have passes.
+pub const NAMES: [&str; 4] = ["mlp-64x30", "mlp-256x16", "mlp-1024x8", "conv-16x4"];
+
+/// What is measured of a model.
+pub trait Measurement {
+    /// What has been measured.
+    type Output;
+
+    /// Of a module and its loss, for a part of the batch.
+    fn of<M: Module>(self, module: M, loss: impl Fn(&M, AscentPart) -> Tensor<1>) -> Self::Output;
+}
+
+/// Measures one of the models of [`NAMES`].
+///
+/// # Panics
+///
+/// If there is none of this name.
+pub fn with<T: Measurement>(name: &str, device: &Device, measurement: T) -> T::Output {
+    let (width, layers, batch) = match name {
+        "mlp-64x30" => (64, 30, 32),
+        "mlp-256x16" => (256, 16, 64),
+        "mlp-1024x8" => (1024, 8, 64),
+        "conv-16x4" => {
+            let x = Tensor::random([128, 16, 16, 16], Distribution::Default, device);
+            let loss = |module: &ConvNet, part: AscentPart| module.loss(part.of(&x));
+            return measurement.of(ConvNet::new(16, 4, device), loss);
+        }
+        name => panic!("there is no model called {name}: {NAMES:?}"),
+    };
+    let x = Tensor::random([batch, width], Distribution::Default, device);
+    let loss = |module: &Mlp, part: AscentPart| module.loss(part.of(&x));
+    measurement.of(Mlp::new(width, layers, device), loss)
+}
 
 /// Square layers with ReLUs between them.
 #[derive(Module, Debug)]
-pub(crate) struct Mlp {
+pub struct Mlp {
     layers: Vec<Linear>,
 }
 
 impl Mlp {
-    pub(crate) fn new(width: usize, layers: usize, device: &Device) -> Self {
+    /// With random weights.
+    pub fn new(width: usize, layers: usize, device: &Device) -> Self {
         Self {
             layers: (0..layers)
                 .map(|_| LinearConfig::new(width, width).init(device))
@@ -21,7 +59,7 @@ impl Mlp {
     }
 
     /// Of a forward pass.
-    pub(crate) fn loss(&self, x: Tensor<2>) -> Tensor<1> {
+    pub fn loss(&self, x: Tensor<2>) -> Tensor<1> {
         let y = (self.layers.iter()).fold(x, |x, layer| relu(layer.forward(x)));
         y.square().mean()
     }
@@ -29,12 +67,13 @@ impl Mlp {
 
 /// Convolutions of 3 x 3 that keep the image's size, each with batch normalization and a ReLU.
 #[derive(Module, Debug)]
-pub(crate) struct ConvNet {
+pub struct ConvNet {
     layers: Vec<(Conv2d, BatchNorm)>,
 }
 
 impl ConvNet {
-    pub(crate) fn new(channels: usize, layers: usize, device: &Device) -> Self {
+    /// With random weights.
+    pub fn new(channels: usize, layers: usize, device: &Device) -> Self {
         let layer = |_| {
             let convolution = Conv2dConfig::new([channels, channels], [3, 3])
                 .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
@@ -48,7 +87,7 @@ impl ConvNet {
     }
 
     /// Of a forward pass.
-    pub(crate) fn loss(&self, x: Tensor<4>) -> Tensor<1> {
+    pub fn loss(&self, x: Tensor<4>) -> Tensor<1> {
         let y = (self.layers.iter()).fold(x, |x, (convolution, norm)| {
             relu(norm.forward(convolution.forward(x)))
         });
@@ -56,17 +95,52 @@ impl ConvNet {
     }
 }
 
+/// Parameters without passes: so many vectors of one length.
+#[derive(Module, Debug)]
+pub struct Vectors {
+    vectors: Vec<Param<Tensor<1>>>,
+}
+
+impl Vectors {
+    /// Of ones.
+    pub fn new(count: usize, len: usize, device: &Device) -> Self {
+        let vector = |_| Param::from_tensor(Tensor::ones([len], device));
+        Self {
+            vectors: (0..count).map(vector).collect(),
+        }
+    }
+
+    /// Gradients that are all one.
+    pub fn gradients(&self) -> GradientsParams {
+        self.registered(|vector| vector.ones_like())
+    }
+
+    /// Their values, as gradients of theirs.
+    pub fn as_gradients(&self) -> GradientsParams {
+        self.registered(|vector| vector)
+    }
+
+    fn registered(&self, gradient: impl Fn(Tensor<1>) -> Tensor<1>) -> GradientsParams {
+        let mut grads = GradientsParams::new();
+        for vector in &self.vectors {
+            grads.register(vector.id, gradient(vector.val().inner()));
+        }
+        grads
+    }
+}
+
 /// The parameters of a ResNet-50, by rank: 53 convolutions, 53 batch normalizations, one linear
 /// layer.
 #[derive(Module, Debug)]
-pub(crate) struct ResNet50 {
+pub struct ResNet50 {
     vectors: Vec<Param<Tensor<1>>>,
     matrix: Param<Tensor<2>>,
     convolutions: Vec<Param<Tensor<4>>>,
 }
 
 impl ResNet50 {
-    pub(crate) fn new(device: &Device) -> Self {
+    /// With random values.
+    pub fn new(device: &Device) -> Self {
         let mut shapes = vec![[64, 3, 7, 7]];
         let mut inputs = 64;
         for (width, blocks) in [(64, 3), (128, 4), (256, 6), (512, 3)] {
@@ -92,7 +166,7 @@ impl ResNet50 {
     }
 
     /// Gradients of random values.
-    pub(crate) fn gradients(&self) -> GradientsParams {
+    pub fn gradients(&self) -> GradientsParams {
         fn register<const D: usize>(param: &Param<Tensor<D>>, grads: &mut GradientsParams) {
             let device = param.val().device().inner();
             let shape = param.val().dims();

@@ -1,5 +1,6 @@
 //! What a first step allocates. In a program of its own, for its allocator.
 
+use std::alloc::System;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param};
@@ -7,10 +8,10 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam::SamConfig;
 use burn_sam_tests::{Parameters, cpu_devices, devices, wgpu_device};
-use example_common::Counting;
+use example_common::{Counting, allocated};
 
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: Counting<System> = Counting(System);
 
 /// One test at a time: the count is of all threads.
 fn alone() -> MutexGuard<'static, ()> {
@@ -37,14 +38,11 @@ fn a_first_step_writes_into_the_gradients() {
         for adaptive in [false, true] {
             let (module, grads) = parameters(&device, 1);
             let sam = SamConfig::new().with_adaptive(adaptive);
-            let before = Counting::allocated();
+            let before = allocated();
             let climbed = sam.climb(module.clone(), grads);
-            let allocated = Counting::allocated() - before;
+            let bytes = allocated() - before;
             let size = 4 * module.num_params();
-            assert!(
-                100 * allocated < size,
-                "{allocated} of {size} on {device:?}"
-            );
+            assert!(100 * bytes < size, "{bytes} of {size} on {device:?}");
             drop(climbed);
         }
     }

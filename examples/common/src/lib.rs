@@ -6,7 +6,7 @@ mod progress;
 
 use burn::tensor::Device;
 
-pub use allocations::Counting;
+pub use allocations::{Counting, allocated};
 pub use progress::{ProgressRenderer, Values};
 
 /// The backend to run on, as a command-line option.

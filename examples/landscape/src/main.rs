@@ -15,6 +15,11 @@ use digits::options::{absolute, create, part, progress_bar, radius};
 use digits::training::{Base, Setting};
 use example_common::Backend;
 use indicatif::ProgressBar;
+use mimalloc::MiMalloc;
+
+/// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const NAMES: [&str; 2] = ["SGD", "SAM"];
 
