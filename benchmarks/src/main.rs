@@ -38,6 +38,9 @@ struct Options {
     /// Measurements a figure
     #[arg(long, default_value = "21", value_parser = clap::value_parser!(u32).range(20..))]
     runs: u32,
+    /// Leave out the second table, which takes longer than the first
+    #[arg(long)]
+    no_methods: bool,
     /// Where to write the rows, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -70,7 +73,9 @@ fn main() -> anyhow::Result<()> {
         options.models.is_empty() || options.models.iter().any(|wanted| wanted == model)
     };
     for model in models::NAMES.into_iter().filter(|name| is_wanted(name)) {
-        of_methods.push(methods::measure(model, &device, runs, |_| true));
+        if !options.no_methods {
+            of_methods.push(methods::measure(model, &device, runs, |_| true));
+        }
         add(costs(model, &name, &device, runs));
     }
     if is_wanted("resnet50") {

@@ -195,6 +195,40 @@ fn param<const D: usize>(shape: [usize; D], device: &Device) -> Param<Tensor<D>>
 mod tests {
     use super::*;
 
+    struct Size;
+
+    impl Measurement for Size {
+        type Output = (usize, usize);
+
+        fn of<M: Module>(
+            self,
+            module: M,
+            loss: impl Fn(&M, AscentPart) -> Tensor<1>,
+        ) -> (usize, usize) {
+            let part = burn_sam::SamConfig::new()
+                .with_ascent_fraction(0.125)
+                .ascent_part();
+            let grads = GradientsParams::from_grads(loss(&module, part).backward(), &module);
+            (module.num_params(), grads.len())
+        }
+    }
+
+    #[test]
+    fn each_name_is_a_model_s() {
+        let device = Device::flex().autodiff();
+        let sizes = NAMES.map(|name| with(name, &device, Size));
+        let expected = [(124_800, 60), (1_052_672, 32), (8_396_800, 16), (9_472, 12)];
+        assert_eq!(sizes, expected);
+    }
+
+    #[test]
+    fn vectors_have_gradients_of_their_own() {
+        let device = Device::flex().autodiff();
+        let vectors = Vectors::new(3, 5, &device);
+        assert_eq!(vectors.num_params(), 15);
+        assert_eq!(vectors.gradients().len(), 3);
+    }
+
     #[test]
     fn the_sizes_are_those_of_the_real_ones() {
         let device = Device::flex().autodiff();

@@ -52,7 +52,7 @@ impl ListBackend for CubeBackend {
             .collect();
         let lists = items[0].tensors.len();
         let items: Vec<Item> = items.into_iter().filter(|item| item.len > 0).collect();
-        let span = span(&client);
+        let (span, lanes) = (span(&client), lanes(&client));
         let cubes: usize = items.iter().map(|item| item.cubes(span)).sum();
         let empty = |len: usize| {
             let shape = Shape::from([len]);
@@ -81,6 +81,7 @@ impl ListBackend for CubeBackend {
                     cubes,
                     scalar(eta, wide),
                     sums,
+                    lanes,
                     launch.dtypes(wide),
                 );
             }
@@ -132,7 +133,7 @@ impl ListBackend for CubeBackend {
         let written = items.iter().map(|item| item.tensors[0].clone()).collect();
         let items: Vec<Item> = items.into_iter().filter(|item| item.len > 0).collect();
 
-        let span = span(&client);
+        let (span, lanes) = (span(&client), lanes(&client));
         // The scalars and the launch's own information take a binding each.
         for launch in launches(items, lists, &client, 2) {
             let cubes = cube_count(launch.cubes(span), &client);
@@ -162,6 +163,7 @@ impl ListBackend for CubeBackend {
                         scalar(*eps, wide),
                         scalar(eta, wide),
                         Direction::from(*along),
+                        lanes,
                         launch.dtypes(wide),
                     );
                 },
@@ -181,6 +183,7 @@ impl ListBackend for CubeBackend {
                         span,
                         scalars,
                         lists == 3,
+                        lanes,
                         launch.dtypes(wide),
                     );
                 },
@@ -346,6 +349,12 @@ const MOST_TENSORS: usize = 32;
 fn span(client: &Client) -> usize {
     let plane = client.properties().hardware.plane_size_max.max(1) as usize;
     UNITS * (1024 / plane).clamp(16, 128)
+}
+
+/// How many units go side by side: a plane's.
+fn lanes(client: &Client) -> usize {
+    let plane = client.properties().hardware.plane_size_max.max(1) as usize;
+    plane.next_power_of_two().min(UNITS)
 }
 
 /// At least so many cubes, within the device's limit for each dimension.

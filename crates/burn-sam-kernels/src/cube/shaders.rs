@@ -52,6 +52,7 @@ impl From<Along> for Direction {
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
 /// * `cubes` - of all launches.
+/// * `lanes` - how many units go side by side.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
@@ -64,6 +65,7 @@ pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
     cubes: usize,
     eta: InputScalar,
     #[comptime] sums: Sums,
+    #[comptime] lanes: usize,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
     let eta = Vector::<A, N>::new(eta.get::<A>());
@@ -76,7 +78,7 @@ pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
         let len = lens[i];
         let end = start + len.div_ceil(span);
         let of_a = &a[i];
-        let (mut position, stop) = own_part(start, end, len, span);
+        let (mut position, stop) = own_part(start, end, len, span, lanes);
         while position < stop {
             let mut term = Vector::<A, N>::cast_from(of_a[position]);
             if comptime!(sums == Sums::ScaledSquares) {
@@ -91,7 +93,7 @@ pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
                 ab += term * other;
                 bb += other * other;
             }
-            position += UNITS;
+            position += lanes;
         }
         start = end;
     }
@@ -161,15 +163,24 @@ fn sum_of_cube<A: Float>(own: A) -> A {
 }
 
 /// Where this unit starts and stops in a tensor of `len` vectors that has the cubes from `start` to
-/// `end`, of `span` vectors each. In another tensor it stops at once: a loop that does not begin costs nothing, while software
-/// drivers run both sides of every branch.
+/// `end`, of `span` vectors each; it takes every `lanes`-th. As many units as go side by side take a range of their
+/// own: a software driver runs them to their end before it begins with the next ones. In another tensor a unit stops at
+/// once: a loop that does not begin costs nothing, while software drivers run both sides of every branch.
 #[cube]
-fn own_part(start: usize, end: usize, len: usize, span: usize) -> (usize, usize) {
+fn own_part(
+    start: usize,
+    end: usize,
+    len: usize,
+    span: usize,
+    #[comptime] lanes: usize,
+) -> (usize, usize) {
     let mine = CUBE_POS >= start && CUBE_POS < end;
-    let first = (CUBE_POS - start) * span;
-    let limit = min(first + span, len);
+    let unit = UNIT_POS as usize;
+    let range = span / comptime!(UNITS / lanes);
+    let first = (CUBE_POS - start) * span + unit / lanes * range;
+    let limit = min(first + range, len);
     let stop = select(mine, limit, 0usize);
-    (first + UNIT_POS as usize, stop)
+    (first + unit % lanes, stop)
 }
 
 #[cube]
@@ -184,6 +195,7 @@ fn is_finite<A: Float>(value: A) -> bool {
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
 /// * `scalars` - the squared norm and, perhaps, a factor of all rhos.
+/// * `lanes` - how many units go side by side.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn perturb<F: Float, A: Float, N: Size>(
@@ -196,6 +208,7 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
     eps: InputScalar,
     eta: InputScalar,
     #[comptime] direction: Direction,
+    #[comptime] lanes: usize,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
     let norm = scalars[0].sqrt();
@@ -214,7 +227,7 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
         let factor = Vector::<A, N>::new(rhos[i].get::<A>() * scale);
         let weight = &weights[i];
         let climbed = &mut climbed[i];
-        let (mut position, stop) = own_part(start, end, len, span);
+        let (mut position, stop) = own_part(start, end, len, span, lanes);
         while position < stop {
             let own = weight[position];
             let w = Vector::<A, N>::cast_from(own);
@@ -229,7 +242,7 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
             }
             // A branch would be two reads and two writes on software drivers.
             climbed[position] = select(refused, own, Vector::cast_from(w + ascent));
-            position += UNITS;
+            position += lanes;
         }
         start = end;
     }
@@ -241,6 +254,7 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
 /// * `coefficients` - x, y and z.
+/// * `lanes` - how many units go side by side.
 #[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
 #[allow(clippy::too_many_arguments)]
 pub(super) fn combine<F: Float, A: Float, N: Size>(
@@ -251,6 +265,7 @@ pub(super) fn combine<F: Float, A: Float, N: Size>(
     span: usize,
     coefficients: &[A],
     #[comptime] third: bool,
+    #[comptime] lanes: usize,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
     let zero = A::new(0.0);
@@ -269,7 +284,7 @@ pub(super) fn combine<F: Float, A: Float, N: Size>(
         let end = start + len.div_ceil(span);
         let of_a = &mut a[i];
         let of_b = &b[i];
-        let (mut position, limit) = own_part(start, end, len, span);
+        let (mut position, limit) = own_part(start, end, len, span, lanes);
         let stop = select(stays, 0usize, limit);
         while position < stop {
             let mut sum = term::<F, A, N>(of_a[position], x) + term::<F, A, N>(of_b[position], y);
@@ -277,7 +292,7 @@ pub(super) fn combine<F: Float, A: Float, N: Size>(
                 sum += term::<F, A, N>(c[i][position], coefficients[2]);
             }
             of_a[position] = Vector::cast_from(sum);
-            position += UNITS;
+            position += lanes;
         }
         start = end;
     }

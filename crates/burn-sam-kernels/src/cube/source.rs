@@ -34,6 +34,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
     let (count, dim) = (CubeCount::new_single(), CubeDim::new_1d(UNITS as u32));
     let address = AddressType::U32;
     let lens = || (0..tensors).collect();
+    const LANES: usize = 32;
 
     macro_rules! source {
         ($shader:ident, $($argument:expr),* $(,)?) => {
@@ -71,6 +72,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             1,
             scalar(),
             sums,
+            LANES,
             [dtype, wide],
         );
         sources.push((format!("partial_sums, {sums:?}"), source));
@@ -92,6 +94,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             scalar(),
             scalar(),
             direction,
+            LANES,
             [dtype, wide],
         );
         sources.push((format!("perturb, {direction:?}"), source));
@@ -111,6 +114,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             UNITS,
             buffer(),
             third,
+            LANES,
             [dtype, wide],
         );
         sources.push((format!("combine, third: {third}"), source));
