@@ -15,7 +15,7 @@ use crate::portable::accumulation_dtype;
 const CHUNK: usize = 1 << 15;
 /// So many elements are done before calling other threads, and waiting for the last of them, would have paid:
 /// each takes some 50 µs.
-const ALONE: usize = 1 << 19;
+const ALONE: usize = 1 << 20;
 /// Sums that run beside each other, for the compiler to put into vector registers: as many as keep four of
 /// AVX2's busy, each of which waits for the sum before.
 const LANES: usize = 32;
