@@ -5,6 +5,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
+/// What tells glibc, on Linux, to keep what is freed.
+pub const KEEPING: [(&str, &str); 3] = [
+    ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
+    ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
+    ("MALLOC_TOP_PAD_", "268435456"),
+];
+
 /// This program once more, to be given arguments and an environment of its own.
 ///
 /// # Errors

@@ -8,27 +8,32 @@ use rayon::prelude::*;
 
 use crate::median_ms;
 
-/// Streams so many f32 values.
+/// Streams so many f32 values. On a host with several threads, one and all take turns.
 pub struct Floor {
-    /// On all threads, or on one.
-    stream: Box<dyn FnMut(bool) -> Duration>,
-    times: [Vec<Duration>; 2],
-    on_all: bool,
+    /// On so many threads.
+    stream: Box<dyn FnMut(usize) -> Duration>,
+    /// Numbers of threads, and their times.
+    times: Vec<(usize, Vec<Duration>)>,
+    runs: usize,
 }
 
 impl Floor {
-    /// In the host's memory. One thread and all that rayon has take turns.
+    /// In the host's memory.
     pub fn host(len: usize) -> Self {
         let weight = vec![0.5; len];
         let mut grad = vec![0.25; len];
-        Self::new(move |on_all| stream(&weight, &mut grad, on_all))
+        let threads = match rayon::current_num_threads() {
+            1 => vec![1],
+            all => vec![1, all],
+        };
+        Self::new(threads, move |threads| stream(&weight, &mut grad, threads))
     }
 
     /// In a GPU's: the bytes that must move are those of two copies, by Burn's kernels.
     pub fn gpu(len: usize, device: &Device) -> Self {
         let device = device.clone().inner();
         let values = Tensor::<1>::ones([len], &device);
-        Self::new(move |_| {
+        Self::new(vec![1], move |_| {
             let sync = || device.sync().expect("the device works");
             sync();
             let start = Instant::now();
@@ -41,38 +46,43 @@ impl Floor {
         })
     }
 
-    fn new(stream: impl FnMut(bool) -> Duration + 'static) -> Self {
+    fn new(threads: Vec<usize>, stream: impl FnMut(usize) -> Duration + 'static) -> Self {
         Self {
             stream: Box::new(stream),
-            times: Default::default(),
-            on_all: false,
+            times: threads
+                .into_iter()
+                .map(|count| (count, Vec::new()))
+                .collect(),
+            runs: 0,
         }
     }
 
     /// Once, and whether it counts.
     pub fn run(&mut self, counts: bool) {
-        let time = (self.stream)(self.on_all);
+        let turn = self.runs % self.times.len();
+        let (threads, times) = &mut self.times[turn];
+        let time = (self.stream)(*threads);
         if counts {
-            self.times[usize::from(self.on_all)].push(time);
+            times.push(time);
         }
-        self.on_all = !self.on_all;
+        self.runs += 1;
     }
 
     /// In milliseconds, on one thread or on all, whichever is faster; of no run, nothing.
     pub fn median_ms(self) -> Option<f64> {
-        let medians = self.times.into_iter().filter_map(median_ms);
+        let medians = (self.times.into_iter()).filter_map(|(_, times)| median_ms(times));
         medians.min_by(f64::total_cmp)
     }
 }
 
-fn stream(weight: &[f32], grad: &mut [f32], on_all: bool) -> Duration {
+fn stream(weight: &[f32], grad: &mut [f32], threads: usize) -> Duration {
     let start = Instant::now();
-    if !on_all {
+    if threads == 1 {
         let factor = 1e-6 / (sum_of_squares(grad) + 1.0);
         add(weight, factor, grad);
         return start.elapsed();
     }
-    let share = grad.len().div_ceil(rayon::current_num_threads());
+    let share = grad.len().div_ceil(threads);
     let sum: f32 = grad.par_chunks(share).map(sum_of_squares).sum();
     let factor = 1e-6 / (sum + 1.0);
     (grad.par_chunks_mut(share))

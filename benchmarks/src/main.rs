@@ -21,8 +21,8 @@ static ALLOCATOR: Counting<MiMalloc> = Counting(MiMalloc);
 /// All figures are medians of one process. gradient: a forward and backward pass. eighth: one over
 /// the first eighth of the batch. portable: the perturbation in plain tensor operations, without
 /// finding the parameters in the module. fused: the whole of SamConfig::climb, the first step. update: plain
-/// SGD. floor: streaming the bytes that the perturbation must move, once; on a GPU, two copies of as
-/// many values. overhead: (2 gradient + fused + update) / (2 gradient + update). on the whole, on an
+/// SGD. floor: streaming the bytes that the perturbation must move, once, on one thread or on all, whichever
+/// is faster; on a GPU, two copies of as many values. overhead: (2 gradient + fused + update) / (2 gradient + update). on the whole, on an
 /// eighth: a step of SAM that climbs on that much of the batch, over one of plain SGD. extra: bytes
 /// that the first step asks the allocator for (on a GPU, by which the allocator's pools grow), over the
 /// bytes of the parameters. A second table has the time of a whole step of each method over plain SGD's.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{Device, Tensor};
-use burn_sam::{AscentPart, SamConfig};
+use burn_sam::{AscentPart, Climbed, SamConfig};
 use burn_sam_kernels::portable::{Scale, perturb, sum_of_squares, total};
 use example_common::allocated;
 
@@ -27,6 +27,8 @@ pub struct Row {
     portable_ms: f64,
     /// The whole first step.
     pub fused_ms: f64,
+    /// From w + e(w) to w.
+    pub back_ms: f64,
     /// The base optimizer's.
     pub update_ms: f64,
     floor_ms: Option<f64>,
@@ -189,7 +191,9 @@ fn measure<M: Module>(
 
         let climbed = climbed.expect("the climbed module");
         let mut grads = Some(gradients(&climbed, whole));
-        let mut updated = Some(climbed.step_back());
+        let mut updated = None;
+        let mut climbed = Some(climbed);
+        let back = timed(&mut || updated = climbed.take().map(Climbed::step_back));
         let update = timed(&mut || {
             let module = updated.take().expect("once");
             updated = Some(optim.step(1e-6, module, grads.take().expect("once")));
@@ -202,6 +206,7 @@ fn measure<M: Module>(
             times.eighth.push(on_an_eighth);
             times.portable.push(portable);
             times.fused.push(fused);
+            times.back.push(back);
             times.update.push(update);
         }
     }
@@ -227,6 +232,7 @@ fn measure<M: Module>(
         eighth_ms: median_ms(times.eighth),
         portable_ms: median_ms(times.portable).unwrap_or(f64::NAN),
         fused_ms: median_ms(times.fused).unwrap_or(f64::NAN),
+        back_ms: median_ms(times.back).unwrap_or(f64::NAN),
         update_ms: median_ms(times.update).unwrap_or(f64::NAN),
         floor_ms: floor.median_ms(),
         overhead: None,
@@ -258,6 +264,7 @@ struct Times {
     eighth: Vec<Duration>,
     portable: Vec<Duration>,
     fused: Vec<Duration>,
+    back: Vec<Duration>,
     update: Vec<Duration>,
 }
 

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
-use benchmarks::child::{json_of, this_program};
+use anyhow::{Context, ensure};
+use benchmarks::child::{KEEPING, json_of, this_program};
 use benchmarks::median_ms;
 use benchmarks::models::{Measurement, NAMES, with};
 use burn::module::Module;
@@ -99,6 +99,9 @@ struct Options {
     /// Where to measure
     #[arg(long, value_enum, default_value = "flex")]
     device: Backend,
+    /// The models, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "NAME", default_values_t = NAMES.map(str::to_string))]
+    models: Vec<String>,
     /// Processes for each model and allocator
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -110,14 +113,7 @@ struct Options {
 /// Each with the environment that chooses it.
 const ALLOCATORS: [(&str, &[(&str, &str)]); 4] = [
     ("the system's", &[]),
-    (
-        "glibc's, keeping",
-        &[
-            ("MALLOC_MMAP_THRESHOLD_", "4294967296"),
-            ("MALLOC_TRIM_THRESHOLD_", "8589934592"),
-            ("MALLOC_TOP_PAD_", "268435456"),
-        ],
-    ),
+    ("glibc's, keeping", &KEEPING),
     ("mimalloc", &[("BENCHMARKS_ALLOCATOR", "mimalloc")]),
     (
         "mimalloc, keeping",
@@ -138,6 +134,7 @@ struct Figures {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    ensure!(options.device != Backend::Wgpu, "allocators are the CPU's");
     if let Some(model) = &options.model {
         let device = options.device.device()?.autodiff();
         println!("{}", json!(with(model, &device, Training)));
@@ -153,12 +150,17 @@ fn main() -> anyhow::Result<()> {
         "| model | allocator | gradient, ms | range | over the system's | step, ms | held, MiB | most, MiB |"
     );
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |");
-    for model in NAMES {
+    for model in &options.models {
         let mut figures: [Vec<Figures>; ALLOCATORS.len()] = Default::default();
         for _ in 0..options.rounds {
             for ((_, environment), figures) in ALLOCATORS.iter().zip(&mut figures) {
                 let mut program = this_program()?;
-                program.args(["--device", &device, "--model", model]);
+                program.args(["--device", &device, "--model", model.as_str()]);
+                for (_, others) in ALLOCATORS {
+                    others.iter().for_each(|(name, _)| {
+                        program.env_remove(name);
+                    });
+                }
                 let value = json_of(program.envs(environment.iter().copied()))?;
                 figures.push(serde_json::from_value(value).context("figures")?);
             }

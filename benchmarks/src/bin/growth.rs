@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use benchmarks::child::{json_of, this_program};
 use benchmarks::floor::Floor;
 use benchmarks::median_ms;
@@ -24,7 +24,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// parameters each, with one thread and with two, and draws it.
 ///
 /// The times are medians of interleaved runs; each number of threads has a process of its own. floor: streaming the
-/// bytes that must move, once, on as many threads.
+/// bytes that must move, once, on one thread or on as many, whichever is faster.
 #[derive(Parser)]
 struct Options {
     /// Where to measure
@@ -67,11 +67,16 @@ struct Growth {
 }
 
 const TENSORS: [usize; 7] = [1, 3, 10, 30, 100, 300, 1000];
+const SMALLEST: usize = 10_000;
 const OF_PARAMETERS: usize = 10;
 const LEN_OF_TENSORS: usize = 100;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    ensure!(
+        options.device != Backend::Wgpu && options.most >= SMALLEST,
+        "this is of CPUs, and of {SMALLEST} parameters and more"
+    );
     if options.child {
         println!("{}", json!(measure(&options)?));
         return Ok(());
@@ -205,7 +210,7 @@ fn picture(all: &[Growth], file: &Path) -> anyhow::Result<()> {
         .label_style(("sans-serif", 14))
         .light_line_style(WHITE)
         .draw()?;
-    for (growth, colour) in all.iter().zip(colours) {
+    for (growth, colour) in all.iter().zip(colours.into_iter().cycle()) {
         let threads = match growth.threads {
             1 => "1 thread".to_string(),
             threads => format!("{threads} threads"),
@@ -265,7 +270,7 @@ fn picture(all: &[Growth], file: &Path) -> anyhow::Result<()> {
         .label_style(("sans-serif", 14))
         .light_line_style(WHITE)
         .draw()?;
-    for (growth, colour) in all.iter().zip(colours) {
+    for (growth, colour) in all.iter().zip(colours.into_iter().cycle()) {
         let line = growth.over_tensors.iter();
         let line = line.map(|point| (point.tensors as f64, share(point)));
         chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;

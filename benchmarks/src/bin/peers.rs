@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, bail};
-use benchmarks::child::{json_of, this_program};
+use benchmarks::child::{KEEPING, json_of, this_program};
 use benchmarks::measure::costs;
 use benchmarks::{methods, models};
 use clap::Parser;
@@ -23,7 +23,8 @@ static ALLOCATOR: Counting<MiMalloc> = Counting(MiMalloc);
 /// In each round each of them measures each model once, in a process of its own; the table has the medians of
 /// the rounds' medians, in milliseconds, and in brackets what burn-sam takes over what the other takes. gradient: a forward
 /// and backward pass. perturbation: from the gradients at w to w + e(w), and back to w. update: plain SGD's. step:
-/// the whole of SAM's step, and the range of the rounds.
+/// the whole of SAM's step, and the range of the rounds. None gives memory back to the system at each step: burn-sam has
+/// mimalloc, and for the others glibc is told so.
 ///
 /// Python and the packages of benchmarks/peers/requirements.txt are needed:
 ///
@@ -98,6 +99,8 @@ fn main() -> anyhow::Result<()> {
                     let mut command = Command::new(&options.python);
                     command.arg(&program).args([peer, "--threads", &threads]);
                     command.args(["--runs", &runs, "--models", &models]);
+                    // So that what they free is kept as well.
+                    command.envs(KEEPING);
                     command
                 }
             };
@@ -152,7 +155,7 @@ fn ours(runs: usize) -> anyhow::Result<Times> {
         let steps = methods::measure(model, &device, runs, |name| name == "sam");
         let step = steps.sgd_ms * steps.over_sgd[0].1;
         let gradient = row.gradient_ms.expect("it has passes");
-        let values = [gradient, row.fused_ms, row.update_ms, step];
+        let values = [gradient, row.fused_ms + row.back_ms, row.update_ms, step];
         let figures = FIGURES.map(str::to_string).into_iter();
         let figures = figures.zip(values.map(|value| vec![value])).collect();
         (model.to_string(), figures)

@@ -231,8 +231,9 @@ macro_rules! slices {
 
 slices!(F64: f64, F32: f32, F16: f16, BF16: bf16);
 
-/// The sums of all pieces of all tensors.
+/// The sums of all pieces of all tensors. Of one list, b is empty, and a is in its place.
 fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], b: &[T]) -> Vec<R::Sum> {
+    debug_assert!(b.is_empty() || b.len() == a.len());
     let mut pieces = Vec::with_capacity(a.len());
     let mut elements = 0;
     for (index, a) in a.iter().enumerate() {

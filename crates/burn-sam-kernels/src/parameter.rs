@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::portable::{self, Scale};
 
 /// One parameter that climbs: its value w, its gradient g, and its radius rho.
-// Boxed, since lists of them are sorted: the handles of two tensors are hundreds of bytes.
+// Boxed, since lists of them are divided: the handles of two tensors are hundreds of bytes.
 pub struct Parameter(Box<Inner>);
 
 struct Inner {

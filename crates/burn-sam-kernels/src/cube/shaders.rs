@@ -176,11 +176,13 @@ fn own_part(
 ) -> (usize, usize) {
     let mine = CUBE_POS >= start && CUBE_POS < end;
     let unit = UNIT_POS as usize;
-    let range = span / comptime!(UNITS / lanes);
-    let first = (CUBE_POS - start) * span + unit / lanes * range;
-    let limit = min(first + range, len);
-    let stop = select(mine, limit, 0usize);
-    (first + unit % lanes, stop)
+    let first = (CUBE_POS - start) * span;
+    // Of the cube, and of the units that go side by side.
+    let part = min(span, len - first);
+    let range = part.div_ceil(UNITS) * lanes;
+    let begin = unit / lanes * range;
+    let stop = select(mine, first + min(begin + range, part), 0usize);
+    (first + begin + unit % lanes, stop)
 }
 
 #[cube]
