@@ -1,12 +1,15 @@
-//! What the examples share: the choice of a backend on the command line, a progress bar, and a count of
-//! what is allocated.
+//! What the examples share: the choice of a backend and of a method on the command line, a progress bar, and a
+//! count of what is allocated.
 
 mod allocations;
+mod methods;
+pub mod options;
 mod progress;
 
 use burn::tensor::Device;
 
 pub use allocations::{Counting, allocated};
+pub use methods::Method;
 pub use progress::{ProgressRenderer, Values};
 
 /// The backend to run on, as a command-line option.

@@ -1,5 +1,10 @@
 //! Methods side by side, over several seeds, each with the radius that suits it.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -8,9 +13,9 @@ use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
 use indicatif::ProgressBar;
 
-use crate::data::{Digit, DigitBatch, TRAINING_IMAGES, batches, split};
+use crate::data::{Digit, DigitBatch, Split, batches};
 use crate::model::{ConvNet, Mlp, Network, seeded};
-use crate::training::{Base, Setting, climbing};
+use crate::training::{Base, Setting, climbing, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -36,6 +41,16 @@ impl Architecture {
         }
     }
 
+    /// What makes one.
+    pub fn network(self) -> &'static dyn Trainable {
+        const MLP: fn(&Device) -> Mlp = Mlp::new;
+        const CONV: fn(&Device) -> ConvNet = ConvNet::new;
+        match self {
+            Self::Mlp => &MLP,
+            Self::Conv => &CONV,
+        }
+    }
+
     /// For readers.
     pub fn name(self) -> &'static str {
         match self {
@@ -47,12 +62,10 @@ impl Architecture {
 
 /// What all trainings of a comparison share.
 pub struct Task<'a> {
-    /// The images.
-    pub digits: &'a [Digit],
     /// Which network.
-    pub architecture: Architecture,
-    /// Part of the training labels that are replaced by random ones.
-    pub noise: f64,
+    pub network: &'a dyn Trainable,
+    /// The images, as a seed has them.
+    pub split: &'a (dyn Fn(u64) -> Split + Sync),
     /// Passes over the training images.
     pub epochs: usize,
     /// Images a step.
@@ -61,6 +74,91 @@ pub struct Task<'a> {
     pub base: Base,
     /// With autodiff.
     pub device: &'a Device,
+    /// What tells this task from the others that share a [`Done`].
+    pub name: String,
+    /// What is not done again.
+    pub done: &'a Done,
+}
+
+/// A kind of network, by what makes one.
+pub trait Trainable: Sync {
+    /// Trains one, and measures with `measure` how flat the loss is.
+    ///
+    /// # Errors
+    ///
+    /// If that fails.
+    fn train(&self, task: &Task, job: &Job, measure: bool) -> anyhow::Result<Outcome>;
+
+    /// As [`Task::step_seconds`].
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer images than make a batch.
+    fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>>;
+}
+
+/// The outcomes so far, in a file that a run which was stopped goes on from.
+#[derive(Default)]
+pub struct Done {
+    file: Option<Mutex<File>>,
+    outcomes: Mutex<HashMap<String, Outcome>>,
+}
+
+/// A line of that file.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct DoneLine {
+    job: String,
+    outcome: Outcome,
+}
+
+impl Done {
+    /// What a file has; without one, nothing is kept. A last line that was not finished is not counted.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or written, or is another's.
+    pub fn open(file: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(file) = file else {
+            return Ok(Self::default());
+        };
+        let name = || file.display().to_string();
+        let mut open = (File::options().read(true).append(true).create(true))
+            .open(file)
+            .with_context(|| format!("cannot open {}", name()))?;
+        let mut text = String::new();
+        open.read_to_string(&mut text).with_context(name)?;
+        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        open.set_len(whole as u64).with_context(name)?;
+        let lines = text[..whole].lines().map(|line| {
+            let DoneLine { job, outcome } = serde_json::from_str(line)
+                .with_context(|| format!("{} is not of this program: {line}", name()))?;
+            Ok((job, outcome))
+        });
+        Ok(Self {
+            outcomes: Mutex::new(lines.collect::<anyhow::Result<_>>()?),
+            file: Some(Mutex::new(open)),
+        })
+    }
+
+    /// A job's outcome, from the file, or from doing it.
+    fn once(
+        &self,
+        job: String,
+        work: impl FnOnce() -> anyhow::Result<Outcome>,
+    ) -> anyhow::Result<Outcome> {
+        if let Some(outcome) = self.outcomes.lock().expect("nobody panics").get(&job) {
+            return Ok(*outcome);
+        }
+        let outcome = work()?;
+        if let Some(file) = &self.file {
+            let line = DoneLine { job, outcome };
+            let line = format!("{}\n", serde_json::to_string(&line)?);
+            let mut file = file.lock().expect("nobody panics");
+            file.write_all(line.as_bytes())
+                .context("what is done cannot be kept")?;
+        }
+        Ok(outcome)
+    }
 }
 
 /// One training: a seed, and SAM or not.
@@ -84,18 +182,39 @@ impl Job {
 }
 
 /// What came out of a training.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
     /// After the last epoch, on clean images, from 0 to 1.
     pub test_accuracy: f64,
+    /// After the epoch that the validation images choose, likewise.
+    pub chosen_test_accuracy: f64,
     /// The seconds that the training took.
     pub seconds: f64,
     /// Of the loss on the training images after the last epoch.
     pub flatness: Option<Measures>,
 }
 
+/// Mean and deviation of some accuracies, from 0 to 1, in percent.
+pub fn percents(accuracies: impl IntoIterator<Item = f64>) -> String {
+    text(accuracies.into_iter().map(|accuracy| 100.0 * accuracy), 1)
+}
+
+/// Mean and deviation of what is known of some outcomes, with so many digits behind the point.
+pub fn mean_of(
+    outcomes: &[Outcome],
+    of: impl Fn(&Outcome) -> Option<f64>,
+    digits: usize,
+) -> String {
+    text(outcomes.iter().filter_map(of), digits)
+}
+
+fn text(values: impl Iterator<Item = f64>, digits: usize) -> String {
+    let (mean, deviation) = mean_and_deviation(&values.collect::<Vec<_>>());
+    format!("{mean:.digits$} ± {deviation:.digits$}")
+}
+
 /// How flat the loss is.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Measures {
     /// At [`SHARPNESS_RHO`].
     pub sharpness: f64,
@@ -109,7 +228,8 @@ pub const TUNING_SEEDS: u64 = 1000;
 impl Task<'_> {
     /// The steps of a training's first twelfth, one at least.
     pub fn first_twelfth(&self) -> usize {
-        (self.epochs * TRAINING_IMAGES.div_ceil(self.batch_size) / 12).max(1)
+        let images = (self.split)(0).train.len();
+        (self.epochs * images.div_ceil(self.batch_size) / 12).max(1)
     }
 
     /// Runs all jobs, one a core at a time, and returns their outcomes in order. With `measure`, it
@@ -174,10 +294,7 @@ impl Task<'_> {
     ///
     /// If there are fewer images than make a batch.
     pub fn step_seconds(&self, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
-        match self.architecture {
-            Architecture::Mlp => self.time(&Mlp::new(self.device), methods),
-            Architecture::Conv => self.time(&ConvNet::new(self.device), methods),
-        }
+        self.network.step_seconds(self, methods)
     }
 
     fn time<M: Network>(
@@ -186,7 +303,8 @@ impl Task<'_> {
         methods: &[Option<SamConfig>],
     ) -> anyhow::Result<Vec<f64>> {
         const ROUNDS: usize = 100;
-        let digits = self.digits.get(..self.batch_size);
+        let digits = (self.split)(0).train;
+        let digits = digits.get(..self.batch_size);
         let digits = digits.context("there are fewer images than make a batch")?;
         let batch = &batches(digits, self.batch_size, self.device)[0];
         let mut steps: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
@@ -211,10 +329,11 @@ impl Task<'_> {
     }
 
     fn one(&self, job: &Job, measure: bool, bar: &ProgressBar) -> anyhow::Result<Outcome> {
-        let outcome = match self.architecture {
-            Architecture::Mlp => self.train(Mlp::new, job, measure),
-            Architecture::Conv => self.train(ConvNet::new, job, measure),
-        };
+        let (name, sam, seed) = (&self.name, &job.sam, job.seed);
+        let settings = (self.epochs, self.batch_size, self.base, measure);
+        let key = serde_json::to_string(&(name, settings, sam, seed))?;
+        let work = || self.network.train(self, job, measure);
+        let outcome = self.done.once(key, work);
         bar.inc(1);
         outcome
     }
@@ -225,7 +344,7 @@ impl Task<'_> {
         job: &Job,
         measure: bool,
     ) -> anyhow::Result<Outcome> {
-        let split = split(self.digits.to_vec(), self.noise, job.seed);
+        let split = (self.split)(job.seed);
         let model = seeded(new, job.seed, self.device);
         let setting = Setting {
             seed: job.seed,
@@ -243,6 +362,7 @@ impl Task<'_> {
         };
         Ok(Outcome {
             test_accuracy: trained.test_accuracy(),
+            chosen_test_accuracy: trained.chosen_test_accuracy(),
             seconds: trained.seconds,
             flatness,
         })
@@ -256,6 +376,16 @@ impl Task<'_> {
             sharpness: flatness.sharpness(&SamConfig::new().with_rho(SHARPNESS_RHO))?,
             largest_eigenvalue: flatness.eigenvalues(1, 0)?[0].value,
         })
+    }
+}
+
+impl<M: Network> Trainable for fn(&Device) -> M {
+    fn train(&self, task: &Task, job: &Job, measure: bool) -> anyhow::Result<Outcome> {
+        task.train(*self, job, measure)
+    }
+
+    fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
+        task.time(&self(task.device), methods)
     }
 }
 
@@ -278,4 +408,43 @@ fn timed_step<M: Network>(base: Base, model: M, batch: &DigitBatch) -> Box<dyn F
         device.sync().expect("the device works");
         start.elapsed().as_secs_f64()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_done_is_not_done_again() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let outcome = |test_accuracy| Outcome {
+            test_accuracy,
+            chosen_test_accuracy: 0.5,
+            seconds: 1.0,
+            flatness: None,
+        };
+        let done = Done::open(Some(file.path())).unwrap();
+        for (job, accuracy) in [("one", 0.1), ("two", 0.2)] {
+            let once = done.once(job.to_string(), || Ok(outcome(accuracy)));
+            assert_eq!(once.unwrap(), outcome(accuracy));
+        }
+        // Killed while it wrote.
+        let mut text = std::fs::read_to_string(file.path()).unwrap();
+        text.truncate(text.len() - 5);
+        std::fs::write(file.path(), text).unwrap();
+
+        let done = Done::open(Some(file.path())).unwrap();
+        let one = done.once("one".to_string(), || panic!("it is done"));
+        assert_eq!(one.unwrap(), outcome(0.1));
+        let two = done.once("two".to_string(), || Ok(outcome(0.3)));
+        assert_eq!(two.unwrap(), outcome(0.3));
+        let lines = std::fs::read_to_string(file.path())
+            .unwrap()
+            .lines()
+            .count();
+        assert_eq!(lines, 2);
+
+        std::fs::write(file.path(), "something else\n").unwrap();
+        assert!(Done::open(Some(file.path())).is_err());
+    }
 }

@@ -2,6 +2,7 @@
 //! Repository, CC BY 4.0): 1797 images of 8 x 8 pixels, embedded in the program.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use burn::data::dataloader::batcher::Batcher;
@@ -23,15 +24,29 @@ pub const TRAINING_IMAGES: usize = 1000;
 /// An image of a digit and which it is said to be.
 #[derive(Clone, Debug)]
 pub struct Digit {
-    /// From 0 to 1.
-    pixels: [f32; PIXELS],
+    pixels: Arc<[f32]>,
     label: usize,
 }
 
-/// Images to train on, some of them with a wrong label, and images to test on.
+impl Digit {
+    /// An image, pixel by pixel, and what it is said to be.
+    pub fn new(pixels: impl IntoIterator<Item = f32>, label: usize) -> Self {
+        Self {
+            pixels: pixels.into_iter().collect(),
+            label,
+        }
+    }
+}
+
+/// Of the images, those that an epoch is chosen by.
+pub const VALIDATION_IMAGES: usize = 200;
+
+/// Images to train on, to choose an epoch by, and to test on.
 pub struct Split {
-    /// To train on.
+    /// To train on, some of them with a wrong label.
     pub train: Vec<Digit>,
+    /// To choose an epoch by, as many of them with a wrong label.
+    pub valid: Vec<Digit>,
     /// To test on, none of them with a wrong label.
     pub test: Vec<Digit>,
 }
@@ -53,32 +68,45 @@ fn digit(line: &str) -> anyhow::Result<Digit> {
         .map(|number| number.parse::<u8>().with_context(|| line.to_string()))
         .collect::<Result<Vec<_>, _>>()?;
     ensure!(numbers.len() == PIXELS + 1, "{} numbers", numbers.len());
-    Ok(Digit {
-        pixels: std::array::from_fn(|pixel| f32::from(numbers[pixel]) / 16.0),
-        label: usize::from(numbers[PIXELS]),
-    })
+    let pixels = numbers[..PIXELS].iter();
+    Ok(Digit::new(
+        pixels.map(|pixel| f32::from(*pixel) / 16.0),
+        usize::from(numbers[PIXELS]),
+    ))
 }
 
-/// Shuffles, splits, and replaces a part `noise` of the training labels by random ones, as `seed` has
-/// it.
+/// Shuffles, splits, and replaces a part `noise` of the training and of the validation labels by random ones, as
+/// `seed` has it.
 pub fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
     let mut rng = StdRng::seed_from_u64(seed);
     digits.shuffle(&mut rng);
-    let test = digits.split_off(TRAINING_IMAGES);
-    let noisy = (noise * digits.len() as f64).round() as usize;
-    for digit in &mut digits[..noisy] {
-        digit.label = rng.random_range(0..CLASSES);
-    }
+    let mut valid = digits.split_off(TRAINING_IMAGES);
+    let test = valid.split_off(VALIDATION_IMAGES);
     Split {
         train: digits,
+        valid,
         test,
+    }
+    .with_noise(noise, &mut rng)
+}
+
+impl Split {
+    /// With a part `noise` of the training and of the validation labels replaced by random ones.
+    pub fn with_noise(mut self, noise: f64, rng: &mut StdRng) -> Self {
+        for digits in [&mut self.train, &mut self.valid] {
+            let noisy = (noise * digits.len() as f64).round() as usize;
+            for digit in &mut digits[..noisy] {
+                digit.label = rng.random_range(0..CLASSES);
+            }
+        }
+        self
     }
 }
 
 /// Images and their labels.
 #[derive(Clone, Debug)]
 pub struct DigitBatch {
-    /// `[batch, PIXELS]`
+    /// `[batch, pixels]`
     pub images: Tensor<2>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
@@ -90,10 +118,12 @@ pub struct DigitBatcher;
 
 impl Batcher<Digit, DigitBatch> for DigitBatcher {
     fn batch(&self, digits: Vec<Digit>, device: &Device) -> DigitBatch {
-        let pixels: Vec<f32> = digits.iter().flat_map(|digit| digit.pixels).collect();
+        let pixels: Vec<&[f32]> = digits.iter().map(|digit| &digit.pixels[..]).collect();
+        let pixels = pixels.concat();
+        let shape = [digits.len(), pixels.len() / digits.len()];
         let labels: Vec<i64> = digits.iter().map(|digit| digit.label as i64).collect();
         DigitBatch {
-            images: Tensor::from_data(TensorData::new(pixels, [digits.len(), PIXELS]), device),
+            images: Tensor::from_data(TensorData::new(pixels, shape), device),
             labels: Tensor::from_data(TensorData::new(labels, [digits.len()]), device),
         }
     }
@@ -123,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_replaces_labels_of_the_training_images_only() {
+    fn noise_replaces_labels_of_all_but_the_test_images() {
         let clean = split(digits().unwrap(), 0.0, 7);
         let noisy = split(digits().unwrap(), 0.4, 7);
         let changed = |clean: &[Digit], noisy: &[Digit]| {
@@ -131,9 +161,11 @@ mod tests {
                 .filter(|(clean, noisy)| clean.label != noisy.label)
                 .count()
         };
-        assert_eq!((noisy.train.len(), noisy.test.len()), (1000, 797));
+        let sizes = [&noisy.train, &noisy.valid, &noisy.test].map(Vec::len);
+        assert_eq!(sizes, [1000, 200, 597]);
         assert_eq!(changed(&clean.test, &noisy.test), 0);
-        // A random label of ten is the right one for a tenth of the 400.
+        // A random label of ten is the right one for a tenth of the 400, and of the 80.
         assert!((320..400).contains(&changed(&clean.train, &noisy.train)));
+        assert!((60..80).contains(&changed(&clean.valid, &noisy.valid)));
     }
 }

@@ -3,5 +3,4 @@
 pub mod comparison;
 pub mod data;
 pub mod model;
-pub mod options;
 pub mod training;

@@ -9,9 +9,9 @@ use burn_sam::SamConfig;
 use clap::Parser;
 use digits::data;
 use digits::model::{Mlp, seeded};
-use digits::options::{absolute, create, fraction, part, progress_bar, radius};
 use digits::training::{Base, Setting};
 use example_common::Backend;
+use example_common::options::{absolute, create, fraction, part, progress_bar, radius};
 use mimalloc::MiMalloc;
 
 use crate::report::{Method, Run};
@@ -23,8 +23,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Trains a network on handwritten digits, some of them with a wrong label, with SGD and with SAM,
 /// from the same initial weights and in the same order, and compares the accuracy on clean images.
 ///
-/// The network is a 64-256-256-10 perceptron; there are 1000 training and 797 test images. SGD has
-/// a learning rate of 0.1, momentum 0.9 and batches of 64, alone and under SAM.
+/// The network is a 64-256-256-10 perceptron; there are 1000 training and 597 test images, and 200 to
+/// choose an epoch by, with as many wrong labels. SGD has a learning rate of 0.1, momentum 0.9 and batches of 64,
+/// alone and under SAM.
 #[derive(Parser)]
 struct Options {
     /// Part of the training labels that are replaced by random ones, 0 to 1

@@ -4,11 +4,10 @@ use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainOutput, TrainStep};
+use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainStep};
 
 use crate::data::{CLASSES, DigitBatch, PIXELS, SIDE};
 
@@ -117,33 +116,38 @@ impl ConvNet {
     }
 }
 
+/// Makes a [`Network`] of a module that has `forward(&self, images: Tensor<2>) -> Tensor<2>`, the logits.
+#[macro_export]
 macro_rules! classifies {
     ($model:ty) => {
         impl $model {
-            fn classify(&self, batch: DigitBatch) -> ClassificationOutput {
+            fn classify(
+                &self,
+                batch: $crate::data::DigitBatch,
+            ) -> ::burn::train::ClassificationOutput {
                 let output = self.forward(batch.images);
-                let loss = CrossEntropyLossConfig::new()
+                let loss = ::burn::nn::loss::CrossEntropyLossConfig::new()
                     .init(&output.device())
                     .forward(output.clone(), batch.labels.clone());
-                ClassificationOutput::new(loss, output, batch.labels)
+                ::burn::train::ClassificationOutput::new(loss, output, batch.labels)
             }
         }
 
-        impl TrainStep for $model {
-            type Input = DigitBatch;
-            type Output = ClassificationOutput;
+        impl ::burn::train::TrainStep for $model {
+            type Input = $crate::data::DigitBatch;
+            type Output = ::burn::train::ClassificationOutput;
 
-            fn step(&self, batch: DigitBatch) -> TrainOutput<ClassificationOutput> {
+            fn step(&self, batch: Self::Input) -> ::burn::train::TrainOutput<Self::Output> {
                 let item = self.classify(batch);
-                TrainOutput::new(self, item.loss.backward(), item)
+                ::burn::train::TrainOutput::new(self, item.loss.backward(), item)
             }
         }
 
-        impl InferenceStep for $model {
-            type Input = DigitBatch;
-            type Output = ClassificationOutput;
+        impl ::burn::train::InferenceStep for $model {
+            type Input = $crate::data::DigitBatch;
+            type Output = ::burn::train::ClassificationOutput;
 
-            fn step(&self, batch: DigitBatch) -> ClassificationOutput {
+            fn step(&self, batch: Self::Input) -> Self::Output {
                 self.classify(batch)
             }
         }

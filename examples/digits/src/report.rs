@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use digits::training::{Trained, mean_and_deviation};
+use digits::training::{Accuracies, Trained, mean_and_deviation};
 use plotters::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -32,23 +32,25 @@ fn of_method(runs: &[Run], method: Method) -> impl Iterator<Item = &Run> {
     runs.iter().filter(move |run| run.method == method)
 }
 
-/// A line a method: the test accuracy at the last epoch, the seconds a run took.
+/// A line a method: the test accuracy at the last epoch, and at the one that the validation images choose; the seconds
+/// a run took.
 pub(crate) fn table(runs: &[Run]) -> String {
-    let mut table = format!("{:<8}{:>18}{:>16}\n", "method", "test accuracy", "seconds");
+    let mut table = format!(
+        "{:<8}{:>18}{:>18}{:>16}\n",
+        "method", "test accuracy", "stopped early", "seconds"
+    );
     for method in Method::ALL {
-        let accuracies: Vec<f64> = of_method(runs, method)
-            .map(|run| 100.0 * run.trained.test_accuracy())
-            .collect();
-        let seconds: Vec<f64> = of_method(runs, method)
-            .map(|run| run.trained.seconds)
-            .collect();
-        let (accuracy, accuracy_deviation) = mean_and_deviation(&accuracies);
-        let (second, second_deviation) = mean_and_deviation(&seconds);
+        let cell = |of: fn(&Run) -> f64, unit: &str| {
+            let values: Vec<f64> = of_method(runs, method).map(of).collect();
+            let (mean, deviation) = mean_and_deviation(&values);
+            format!("{mean:.1} ± {deviation:.1}{unit}")
+        };
         table += &format!(
-            "{:<8}{:>18}{:>16}\n",
+            "{:<8}{:>18}{:>18}{:>16}\n",
             method.name(),
-            format!("{accuracy:.1} ± {accuracy_deviation:.1} %"),
-            format!("{second:.1} ± {second_deviation:.1}"),
+            cell(|run| 100.0 * run.trained.test_accuracy(), " %"),
+            cell(|run| 100.0 * run.trained.chosen_test_accuracy(), " %"),
+            cell(|run| run.trained.seconds, ""),
         );
     }
     table
@@ -62,6 +64,7 @@ pub(crate) fn json(runs: &[Run]) -> serde_json::Value {
                 "method": run.method,
                 "seed": run.seed,
                 "test_accuracy": run.trained.test_accuracy(),
+                "chosen_test_accuracy": run.trained.chosen_test_accuracy(),
                 "seconds": run.trained.seconds,
             })
         })
@@ -73,13 +76,10 @@ pub(crate) fn json(runs: &[Run]) -> serde_json::Value {
 pub(crate) fn picture(runs: &[Run], title: &str, file: &Path) -> anyhow::Result<()> {
     // Okabe and Ito's colours, which the colour-blind can tell apart.
     let colours = [RGBColor(213, 94, 0), RGBColor(0, 114, 178)];
-    let epochs = runs
-        .iter()
-        .map(|run| run.trained.test_accuracies.len())
-        .max();
+    let epochs = runs.iter().map(|run| run.trained.accuracies.len()).max();
     let epochs = epochs.unwrap_or(1);
-    let percent = |accuracy: &f64| 100.0 * accuracy;
-    let lowest = (runs.iter().flat_map(|run| &run.trained.test_accuracies))
+    let percent = |accuracies: &Accuracies| 100.0 * accuracies.test;
+    let lowest = (runs.iter().flat_map(|run| &run.trained.accuracies))
         .map(percent)
         .fold(100.0, f64::min);
     let floor = (lowest / 10.0).floor() * 10.0;
@@ -108,7 +108,7 @@ pub(crate) fn picture(runs: &[Run], title: &str, file: &Path) -> anyhow::Result<
         let runs: Vec<&Run> = of_method(runs, method).collect();
         let at = |epoch: usize| {
             runs.iter()
-                .map(move |run| percent(&run.trained.test_accuracies[epoch]))
+                .map(move |run| percent(&run.trained.accuracies[epoch]))
         };
         let x = |epoch: usize| (epoch + 1) as f64;
         let upper = (0..epochs).map(|epoch| (x(epoch), at(epoch).fold(f64::MIN, f64::max)));
@@ -142,7 +142,9 @@ mod tests {
             seed,
             trained: Trained {
                 model: (),
-                test_accuracies: vec![0.5, last],
+                accuracies: [0.5, last]
+                    .map(|test| Accuracies { valid: 0.6, test })
+                    .into(),
                 seconds: 2.0,
             },
         };
@@ -157,8 +159,14 @@ mod tests {
     #[test]
     fn the_table_has_mean_and_spread() {
         let table = table(&runs());
-        assert!(table.contains("SGD           65.0 ± 7.1 %"), "{table}");
-        assert!(table.contains("SAM           90.0 ± 0.0 %"), "{table}");
+        assert!(
+            table.contains("SGD           65.0 ± 7.1 %      50.0 ± 0.0 %"),
+            "{table}"
+        );
+        assert!(
+            table.contains("SAM           90.0 ± 0.0 %      50.0 ± 0.0 %"),
+            "{table}"
+        );
     }
 
     #[test]
@@ -167,7 +175,13 @@ mod tests {
         assert_eq!(json["runs"].as_array().unwrap().len(), 4);
         assert_eq!(
             json["runs"][1],
-            serde_json::json!({"method": "sgd", "seed": 1, "test_accuracy": 0.7, "seconds": 2.0})
+            serde_json::json!({
+                "method": "sgd",
+                "seed": 1,
+                "test_accuracy": 0.7,
+                "chosen_test_accuracy": 0.5,
+                "seconds": 2.0
+            })
         );
     }
 

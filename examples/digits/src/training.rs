@@ -1,6 +1,6 @@
 //! A training through Burn's Learner.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::bail;
@@ -8,10 +8,10 @@ use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor, TensorReadError};
 use burn::train::logger::InMemoryMetricLogger;
-use burn::train::metric::AccuracyMetric;
-use burn::train::{Learner, SupervisedTraining};
+use burn::train::metric::{Adaptor, Metric, MetricMetadata, MetricName, SerializedEntry};
+use burn::train::{ClassificationOutput, Learner, SupervisedTraining};
 use burn_sam::{SamConfig, SamModel};
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
@@ -72,23 +72,43 @@ pub struct Setting<'a> {
 pub struct Trained<M> {
     /// After the last epoch, ready to be trained further.
     pub model: M,
-    /// After each epoch, from 0 to 1.
-    pub test_accuracies: Vec<f64>,
+    /// After each epoch.
+    pub accuracies: Vec<Accuracies>,
     /// The seconds that it took.
     pub seconds: f64,
 }
 
+/// Accuracies after an epoch, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Accuracies {
+    /// On the validation images, whose labels are as noisy as the training's.
+    pub valid: f64,
+    /// On the test images.
+    pub test: f64,
+}
+
 impl<M> Trained<M> {
-    /// After the last epoch, from 0 to 1.
+    /// On the test images after the last epoch, from 0 to 1.
     pub fn test_accuracy(&self) -> f64 {
-        *self.test_accuracies.last().expect("at least one epoch")
+        self.accuracies.last().expect("at least one epoch").test
+    }
+
+    /// On the test images after the epoch with the best accuracy on the validation images, the first of several, from
+    /// 0 to 1: what early stopping would have kept.
+    pub fn chosen_test_accuracy(&self) -> f64 {
+        let better = |best: Accuracies, next: Accuracies| match next.valid > best.valid {
+            true => next,
+            false => best,
+        };
+        let best = self.accuracies.iter().copied().reduce(better);
+        best.expect("at least one epoch").test
     }
 
     /// The same with something else in the model's place.
     pub fn map<N>(self, f: impl FnOnce(M) -> N) -> Trained<N> {
         Trained {
             model: f(self.model),
-            test_accuracies: self.test_accuracies,
+            accuracies: self.accuracies,
             seconds: self.seconds,
         }
     }
@@ -115,14 +135,17 @@ impl Setting<'_> {
     fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
         let start = Instant::now();
         let learner = Learner::new(model, self.base.init(), self.base.learning_rate());
-        let (renderer, percents) = ProgressRenderer::new(self.bar.clone(), "Accuracy");
+        let (renderer, _) = ProgressRenderer::new(self.bar.clone(), "Accuracies");
+        let accuracies = TwoAccuracies::new(self.split.valid.len());
+        let of_epochs = accuracies.of_epochs.clone();
+        let both = [&self.split.valid[..], &self.split.test].concat();
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
             directory.path(),
             self.loader(&self.split.train, Some(self.seed)),
-            self.loader(&self.split.test, None),
+            self.loader(&both, None),
         )
-        .metric_valid_numeric(AccuracyMetric::new())
+        .metric_valid(accuracies)
         .num_epochs(self.epochs)
         .renderer(Box::new(renderer))
         .with_metric_logger(InMemoryMetricLogger::new())
@@ -132,19 +155,13 @@ impl Setting<'_> {
         if let Some(error) = result.error {
             bail!("the training stopped: {error}");
         }
-        let test_accuracies: Vec<f64> = (percents.lock().unwrap().iter())
-            .map(|percent| percent / 100.0)
-            .collect();
-        if test_accuracies.len() != self.epochs {
-            bail!(
-                "{} test accuracies in {} epochs",
-                test_accuracies.len(),
-                self.epochs
-            );
+        let accuracies = std::mem::take(&mut *of_epochs.lock().unwrap());
+        if accuracies.len() != self.epochs {
+            bail!("{} accuracies in {} epochs", accuracies.len(), self.epochs);
         }
         Ok(Trained {
             model: result.model,
-            test_accuracies,
+            accuracies,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
@@ -158,6 +175,72 @@ impl Setting<'_> {
             None => builder,
         };
         builder.build(InMemDataset::new(digits.to_vec()))
+    }
+}
+
+/// The accuracy on the validation images, and on the test images that follow them in the same data set. In one pass,
+/// since Burn's Learner validates on one data set.
+#[derive(Clone)]
+struct TwoAccuracies {
+    valid: usize,
+    /// Whether each image so far is classified as its label says.
+    hits: Vec<bool>,
+    of_epochs: Arc<Mutex<Vec<Accuracies>>>,
+}
+
+impl TwoAccuracies {
+    /// With so many validation images.
+    fn new(valid: usize) -> Self {
+        Self {
+            valid,
+            hits: Vec::new(),
+            of_epochs: Arc::default(),
+        }
+    }
+}
+
+/// What of a batch is classified as its labels say: 1 where it is.
+struct Hits(Tensor<1, Int>);
+
+impl Adaptor<Hits> for ClassificationOutput {
+    fn adapt(&self) -> Hits {
+        let classes = self.output.clone().argmax(1).flatten::<1>(0, 1);
+        Hits(classes.equal(self.targets.clone()).int())
+    }
+}
+
+impl Metric for TwoAccuracies {
+    type Input = Hits;
+
+    fn name(&self) -> MetricName {
+        Arc::new("Accuracies".to_string())
+    }
+
+    fn update(
+        &mut self,
+        hits: &Hits,
+        _: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        let hits = hits.0.clone().try_into_data()?;
+        self.hits.extend(hits.iter::<i64>().map(|hit| hit == 1));
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        let hits = std::mem::take(&mut self.hits);
+        let (valid, test) = hits.split_at(self.valid);
+        let part =
+            |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64;
+        let accuracies = Accuracies {
+            valid: part(valid),
+            test: part(test),
+        };
+        self.of_epochs.lock().unwrap().push(accuracies);
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn clear(&mut self) {
+        self.hits.clear();
     }
 }
 
@@ -175,4 +258,51 @@ pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / n;
     let squares = values.iter().map(|value| (value - mean).powi(2));
     (mean, (squares.sum::<f64>() / (n - 1.0).max(1.0)).sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_is_chosen_by_the_validation_images() {
+        let accuracies = [(0.5, 0.6), (0.7, 0.8), (0.7, 0.9), (0.6, 0.95)];
+        let trained = Trained {
+            model: (),
+            accuracies: accuracies
+                .map(|(valid, test)| Accuracies { valid, test })
+                .into(),
+            seconds: 1.0,
+        };
+        assert_eq!(trained.test_accuracy(), 0.95);
+        assert_eq!(trained.chosen_test_accuracy(), 0.8);
+    }
+
+    #[test]
+    fn accuracies_are_of_either_part() {
+        let mut metric = TwoAccuracies::new(3);
+        let metadata = || MetricMetadata {
+            progress: burn::data::dataloader::Progress {
+                items_processed: 1,
+                items_total: 1,
+                unit: None,
+            },
+            iteration: None,
+            lr: None,
+        };
+        let device = Device::flex();
+        for _ in 0..2 {
+            // The batches need not end where the validation images do.
+            for hits in [[1, 0], [1, 1], [0, 0]] {
+                let hits = Hits(Tensor::from_ints(hits, &device));
+                metric.update(&hits, &metadata()).unwrap();
+            }
+            metric.compute().unwrap();
+        }
+        let expected = Accuracies {
+            valid: 2.0 / 3.0,
+            test: 1.0 / 3.0,
+        };
+        assert_eq!(*metric.of_epochs.lock().unwrap(), [expected; 2]);
+    }
 }

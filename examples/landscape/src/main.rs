@@ -11,9 +11,9 @@ use burn_sam::{Direction, Eigenvalue, Estimate, Flatness, LossSurface, Picture, 
 use clap::Parser;
 use digits::data::{self, DigitBatch, Split};
 use digits::model::{Mlp, seeded};
-use digits::options::{absolute, create, part, progress_bar, radius};
 use digits::training::{Base, Setting};
 use example_common::Backend;
+use example_common::options::{absolute, create, part, progress_bar, radius};
 use indicatif::ProgressBar;
 use mimalloc::MiMalloc;
 

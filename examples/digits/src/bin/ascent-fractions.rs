@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
+use digits::comparison::{Architecture, Done, Job, Outcome, TUNING_SEEDS, Task, percents};
 use digits::data;
-use digits::options::{create, part, progress_bar};
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
+use example_common::options::{create, part, progress_bar};
 use mimalloc::MiMalloc;
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
@@ -41,6 +41,9 @@ struct Options {
     /// Where to write the figures of each run, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Where to train
     #[arg(long, value_enum, default_value = "flex")]
     backend: Backend,
@@ -76,14 +79,16 @@ fn main() -> anyhow::Result<()> {
     create([options.json.as_ref()])?;
     let device = options.backend.device()?.autodiff();
     let digits = data::digits()?;
+    let done = Done::open(options.resume.as_deref())?;
     let task = Task {
-        digits: &digits,
-        architecture: options.network,
-        noise: options.noise,
+        network: options.network.network(),
+        split: &|seed| data::split(digits.clone(), options.noise, seed),
         epochs: options.epochs as usize,
         batch_size: options.batch_size as usize,
         base: Base::Sgd,
         device: &device,
+        name: format!("{}, noise {}", options.network.name(), options.noise),
+        done: &done,
     };
     let sam = |fraction: f64| {
         move |rho| {
@@ -133,17 +138,20 @@ fn main() -> anyhow::Result<()> {
         options.epochs,
         options.seeds
     );
-    println!("| ascent on | rho | test accuracy, % | passes | time of a step | part of the gain |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| ascent on | rho | test accuracy, % | stopped early | passes | time of a step | part of the gain |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
     let [(sgd, sgd_deviation), (whole, deviation)] = [rows[0].accuracy(), rows[1].accuracy()];
     let gain = whole - sgd;
     let standard_error = sgd_deviation.hypot(deviation) / (options.seeds as f64).sqrt();
     for row in &rows {
         let (mean, deviation) = row.accuracy();
         println!(
-            "| {} | {} | {mean:.1} ± {deviation:.1} | {} | {:.2} | {} |",
+            "| {} | {} | {mean:.1} ± {deviation:.1} | {} | {} | {:.2} | {} |",
             row.climbs_on,
             row.rho.map_or(String::new(), |rho| rho.to_string()),
+            percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
             row.passes,
             row.step_seconds / rows[0].step_seconds,
             match gain > standard_error {

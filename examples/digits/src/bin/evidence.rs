@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task};
+use digits::comparison::{
+    Architecture, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, mean_of, percents,
+};
 use digits::data;
-use digits::options::{create, part, progress_bar};
-use digits::training::{Base, mean_and_deviation};
+use digits::training::Base;
 use example_common::Backend;
+use example_common::options::{create, part, progress_bar};
 use mimalloc::MiMalloc;
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
@@ -17,6 +19,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Trains networks on digits with SGD, SAM and ASAM, and prints a table of the accuracy on clean
 /// images and of how flat the loss on the training images is: means and standard deviations.
+///
+/// Stopped early: the accuracy at the epoch that 200 validation images choose, whose labels are as noisy as the
+/// training's.
 ///
 /// SAM and ASAM have the radius that is best of a grid on as many other seeds.
 #[derive(Parser)]
@@ -36,6 +41,9 @@ struct Options {
     /// Where to write the figures of each run, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Where to train
     #[arg(long, value_enum, default_value = "flex")]
     backend: Backend,
@@ -58,6 +66,7 @@ fn main() -> anyhow::Result<()> {
     create([options.json.as_ref()])?;
     let device = options.backend.device()?.autodiff();
     let digits = data::digits()?;
+    let done = Done::open(options.resume.as_deref())?;
     let tables = options.networks.len() * options.noise.len();
     let trainings = tables * (RADII.len() + ADAPTIVE_RADII.len() + 3);
     let bar = progress_bar("trainings", trainings as u64 * options.seeds);
@@ -67,13 +76,14 @@ fn main() -> anyhow::Result<()> {
         for &noise in &options.noise {
             let name = format!("{architecture:?}, {:.0} % noise", 100.0 * noise);
             let task = Task {
-                digits: &digits,
-                architecture,
-                noise,
+                network: architecture.network(),
+                split: &|seed| data::split(digits.clone(), noise, seed),
                 epochs: options.epochs as usize,
                 batch_size: 64,
                 base: Base::Sgd,
                 device: &device,
+                name: name.clone(),
+                done: &done,
             };
             let sam = |rho| SamConfig::new().with_rho(rho);
             let asam = |rho| sam(rho).with_adaptive(true);
@@ -106,9 +116,9 @@ fn main() -> anyhow::Result<()> {
         options.epochs, options.seeds
     );
     println!(
-        "| network | noisy labels | method | rho | test accuracy, % | sharpness | largest eigenvalue |"
+        "| network | noisy labels | method | rho | test accuracy, % | stopped early | sharpness | largest eigenvalue |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
         println!("{}", line(row));
     }
@@ -119,27 +129,29 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn line(row: &Row) -> String {
-    let of = |value: fn(&Outcome) -> f64, digits: usize| {
-        let values: Vec<f64> = row.outcomes.iter().map(value).collect();
-        let (mean, deviation) = mean_and_deviation(&values);
-        format!("{mean:.digits$} ± {deviation:.digits$}")
-    };
     let network = match row.network {
         Architecture::Mlp => "perceptron",
         Architecture::Conv => "convolutional",
     };
     format!(
-        "| {network} | {:.0} % | {} | {} | {} | {} | {} |",
+        "| {network} | {:.0} % | {} | {} | {} | {} | {} | {} |",
         100.0 * row.noise,
         row.method,
         row.rho.map_or(String::new(), |rho| rho.to_string()),
-        of(|outcome| 100.0 * outcome.test_accuracy, 1),
-        of(
-            |outcome| outcome.flatness.map_or(f64::NAN, |f| f.sharpness),
+        percents(row.outcomes.iter().map(|outcome| outcome.test_accuracy)),
+        percents(
+            row.outcomes
+                .iter()
+                .map(|outcome| outcome.chosen_test_accuracy)
+        ),
+        mean_of(
+            &row.outcomes,
+            |outcome| Some(outcome.flatness?.sharpness),
             3
         ),
-        of(
-            |outcome| outcome.flatness.map_or(f64::NAN, |f| f.largest_eigenvalue),
+        mean_of(
+            &row.outcomes,
+            |outcome| Some(outcome.flatness?.largest_eigenvalue),
             2
         ),
     )

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_sam::{Between, Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Architecture, Job, Outcome, TUNING_SEEDS, Task};
+use digits::comparison::{Architecture, Done, Job, Outcome, TUNING_SEEDS, Task, percents};
 use digits::data;
-use digits::options::{absolute, create, load, part, progress_bar};
 use digits::training::{Base, mean_and_deviation};
-use example_common::Backend;
+use example_common::options::{absolute, create, load, part, progress_bar};
+use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 use plotters::prelude::*;
 
@@ -53,124 +52,12 @@ struct Options {
     /// Where to draw the picture
     #[arg(long, value_name = "FILE.svg", default_value = "methods.svg")]
     picture: PathBuf,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Where to train
     #[arg(long, value_enum, default_value = "flex")]
     backend: Backend,
-}
-
-/// Each with one obvious way to ask for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Method {
-    /// Plain
-    Sgd,
-    /// Two passes a step
-    Sam,
-    /// Climbs along the last update: one pass
-    Msam,
-    /// Every fifth step in full
-    Looksam,
-    /// Every fifth step climbs, plain steps between
-    Fifth,
-    /// The ascent on an eighth of the batch
-    Eighth,
-    /// Adaptive, in its authors' form
-    Asam,
-    /// Friendly: without the gradients' average
-    Friendly,
-    /// Less of what is orthogonal to the second gradient
-    Gsam,
-    /// The loss and its sharpness, weighted
-    Wsam,
-    /// Two ascents a step
-    Twice,
-    /// Rho raised over the first twelfth
-    Raised,
-    /// The descent no longer than the gradient at w
-    Limited,
-    /// Both
-    Both,
-    /// Rho sets itself, and the descent is limited
-    Auto,
-    /// The same at every fifth step, LookSAM's between
-    Autolooksam,
-}
-
-impl Method {
-    /// With a radius, and so many steps to raise it.
-    fn config(self, rho: f64, steps: usize) -> Option<SamConfig> {
-        let raised = Radius::Raised { steps };
-        let config = match self {
-            Self::Sgd => return None,
-            Self::Sam => SamConfig::new(),
-            Self::Msam => SamConfig::msam(),
-            Self::Looksam => SamConfig::looksam(),
-            Self::Fifth => SamConfig::looksam().with_between(Between::Plain),
-            Self::Eighth => SamConfig::new().with_ascent_fraction(0.125),
-            Self::Asam => SamConfig::asam(),
-            Self::Friendly => SamConfig::friendly(),
-            Self::Gsam => SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
-            Self::Wsam => SamConfig::new().with_descent(Descent::Wsam {
-                gamma: 0.6,
-                decoupled: false,
-            }),
-            Self::Twice => SamConfig::new().with_ascents(2),
-            Self::Raised => SamConfig::new().with_radius(raised),
-            Self::Limited => SamConfig::new().with_descent(Descent::Limited),
-            Self::Both => {
-                let limited = SamConfig::new().with_descent(Descent::Limited);
-                limited.with_radius(raised)
-            }
-            Self::Auto => return Some(SamConfig::auto()),
-            Self::Autolooksam => return Some(SamConfig::auto_looksam()),
-        };
-        Some(config.with_rho(rho))
-    }
-
-    /// Whether it has a radius to choose.
-    fn has_a_radius(self) -> bool {
-        !matches!(self, Self::Sgd | Self::Auto | Self::Autolooksam)
-    }
-
-    /// What its radii are measured in, over SAM's.
-    fn scale(self) -> f64 {
-        match self {
-            Self::Msam | Self::Asam => 5.0,
-            _ => 1.0,
-        }
-    }
-
-    /// A step's, on average, of the whole batch.
-    fn passes(self) -> f64 {
-        match self {
-            Self::Sgd | Self::Msam => 1.0,
-            Self::Looksam | Self::Fifth | Self::Autolooksam => 1.2,
-            Self::Eighth => 1.125,
-            Self::Twice => 3.0,
-            _ => 2.0,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Sgd => "SGD",
-            Self::Sam => "SAM",
-            Self::Msam => "MSAM",
-            Self::Looksam => "LookSAM",
-            Self::Fifth => "SAM, every fifth step",
-            Self::Eighth => "SAM, ascent on an eighth",
-            Self::Asam => "ASAM",
-            Self::Friendly => "F-SAM",
-            Self::Gsam => "GSAM",
-            Self::Wsam => "WSAM",
-            Self::Twice => "SAM, two ascents",
-            Self::Raised => "SAM, rho raised",
-            Self::Limited => "SAM, limited",
-            Self::Both => "SAM, raised and limited",
-            Self::Auto => "SAM, rho by the rule",
-            Self::Autolooksam => "LookSAM, rho by the rule",
-        }
-    }
 }
 
 const RADII: [f64; 9] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4];
@@ -186,6 +73,9 @@ struct Row {
     /// From 0 to 1, as its deviation.
     test_accuracy: f64,
     deviation: f64,
+    /// At the epoch that the validation images choose, as mean and deviation in percent.
+    #[serde(default)]
+    stopped_early: String,
     time_over_sgd: f64,
     passes: f64,
     failed_seeds: usize,
@@ -241,6 +131,8 @@ fn main() -> anyhow::Result<()> {
         return picture(&rows, &options.picture);
     }
     let digits = data::digits()?;
+    let done = Done::open(options.resume.as_deref())?;
+    let split = |seed| data::split(digits.clone(), options.noise, seed);
     let networks = match options.network {
         Some(network) => vec![network],
         None => vec![Architecture::Mlp, Architecture::Conv],
@@ -251,30 +143,33 @@ fn main() -> anyhow::Result<()> {
             matches!(method, Method::Sgd | Method::Sam) || options.methods.contains(method)
         })
         .collect();
-    let tasks = networks.into_iter().map(|architecture| Task {
-        digits: &digits,
-        architecture,
-        noise: options.noise,
-        epochs: epochs(architecture, &options) as usize,
-        batch_size: options.batch_size as usize,
-        base: Base::Sgd,
-        device: &device,
+    let tasks = networks.into_iter().map(|architecture| {
+        let task = Task {
+            network: architecture.network(),
+            split: &split,
+            epochs: epochs(architecture, &options) as usize,
+            batch_size: options.batch_size as usize,
+            base: Base::Sgd,
+            device: &device,
+            name: format!("{}, noise {}", architecture.name(), options.noise),
+            done: &done,
+        };
+        (architecture, task)
     });
     // All times before any training, while the machine is quiet.
-    let tasks: Vec<(Task, Vec<f64>)> = tasks
-        .map(|task| {
+    let tasks: Vec<(Architecture, Task, Vec<f64>)> = tasks
+        .map(|(network, task)| {
             let timed = methods
                 .iter()
                 .map(|method| method.config(0.1, task.first_twelfth()));
             let seconds = task.step_seconds(&timed.collect::<Vec<_>>())?;
-            Ok((task, seconds))
+            Ok((network, task, seconds))
         })
         .collect::<anyhow::Result<_>>()?;
 
     let mut rows = Vec::new();
-    for (task, seconds) in tasks {
-        let network = task.architecture;
-        let of_network = compare(&task, &methods, &seconds, options.seeds)?;
+    for (network, task, seconds) in tasks {
+        let of_network = compare(network, &task, &methods, &seconds, options.seeds)?;
         println!("{}", table(&of_network, network, &options));
         rows.extend(of_network);
     }
@@ -292,6 +187,7 @@ fn epochs(network: Architecture, options: &Options) -> u32 {
 }
 
 fn compare(
+    network: Architecture,
     task: &Task,
     methods: &[Method],
     seconds: &[f64],
@@ -321,11 +217,12 @@ fn compare(
         let accuracies: Vec<f64> = outcomes.iter().map(|o| o.test_accuracy).collect();
         let (test_accuracy, deviation) = mean_and_deviation(&accuracies);
         rows.push(Row {
-            network: task.architecture,
+            network,
             method,
             rho,
             test_accuracy,
             deviation,
+            stopped_early: percents(outcomes.iter().map(|o| o.chosen_test_accuracy)),
             time_over_sgd: step_seconds / seconds[0],
             passes: method.passes(),
             failed_seeds: accuracies.iter().filter(|a| **a < FAILED).count(),
@@ -344,18 +241,19 @@ fn table(rows: &[Row], network: Architecture, options: &Options) -> String {
         epochs(network, options),
         options.seeds
     );
-    table += "| method | rho | test accuracy, % | passes | time of a step | part of SAM's gain | failed |\n";
-    table += "| --- | --- | --- | --- | --- | --- | --- |\n";
+    table += "| method | rho | test accuracy, % | stopped early | passes | time of a step | part of SAM's gain | failed |\n";
+    table += "| --- | --- | --- | --- | --- | --- | --- | --- |\n";
     let [sgd, sam] = [&rows[0], &rows[1]];
     let gain = sam.test_accuracy - sgd.test_accuracy;
     let standard_error = sgd.deviation.hypot(sam.deviation) / (options.seeds as f64).sqrt();
     for row in rows {
         table += &format!(
-            "| {} | {} | {:.1} ± {:.1} | {} | {:.2} | {} | {} |\n",
+            "| {} | {} | {:.1} ± {:.1} | {} | {} | {:.2} | {} | {} |\n",
             row.method.name(),
             row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
             100.0 * row.test_accuracy,
             100.0 * row.deviation,
+            row.stopped_early,
             row.passes,
             row.time_over_sgd,
             match gain > standard_error {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use burn_sam::{Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Architecture, Job, TUNING_SEEDS, Task};
+use digits::comparison::{Architecture, Done, Job, TUNING_SEEDS, Task, percents};
 use digits::data;
-use digits::options::{absolute, create, load, part, progress_bar, radius};
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
+use example_common::options::{absolute, create, load, part, progress_bar, radius};
 use indicatif::ProgressBar;
 use mimalloc::MiMalloc;
 use plotters::prelude::*;
@@ -67,6 +67,9 @@ struct Options {
     /// Where to draw the picture
     #[arg(long, value_name = "FILE.svg", default_value = "radii.svg")]
     picture: PathBuf,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
     /// Where to train
     #[arg(long, value_enum, default_value = "flex")]
     backend: Backend,
@@ -154,6 +157,9 @@ struct Row {
     tuned: bool,
     /// Of each seed, from 0 to 1.
     accuracies: Vec<f64>,
+    /// At the epoch that the validation images choose.
+    #[serde(default)]
+    stopped_early: Vec<f64>,
 }
 
 impl Row {
@@ -188,6 +194,7 @@ fn main() -> anyhow::Result<()> {
         return picture(&rows, &options.picture);
     }
     let digits = data::digits()?;
+    let done = Done::open(options.resume.as_deref())?;
     let device = options.backend.device()?.autodiff();
     let networks = match options.network {
         Some(network) => vec![network],
@@ -198,16 +205,22 @@ fn main() -> anyhow::Result<()> {
         for &base in &options.base {
             for &noise in &options.noise {
                 let task = Task {
-                    digits: &digits,
-                    architecture,
-                    noise,
+                    network: architecture.network(),
+                    split: &|seed| data::split(digits.clone(), noise, seed),
                     epochs: options.epochs.unwrap_or(architecture.epochs()) as usize,
                     batch_size: 64,
                     base,
                     device: &device,
+                    name: format!("{}, noise {noise}", architecture.name()),
+                    done: &done,
                 };
-                let of_task = compare(&task, &options)?;
-                println!("{}", table(&of_task, &task, &options));
+                let compared = Compared {
+                    network: architecture,
+                    noise,
+                    task,
+                };
+                let of_task = compare(&compared, &options)?;
+                println!("{}", table(&of_task, &compared, &options));
                 rows.extend(of_task);
             }
         }
@@ -223,7 +236,14 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compare(task: &Task, options: &Options) -> anyhow::Result<Vec<Row>> {
+/// A task, and what its rows say of it.
+struct Compared<'a> {
+    network: Architecture,
+    noise: f64,
+    task: Task<'a>,
+}
+
+fn compare(compared: &Compared, options: &Options) -> anyhow::Result<Vec<Row>> {
     let with_radius = options.methods.iter().filter(|m| m.has_a_radius()).count() as u64;
     let without = options.methods.len() as u64 - with_radius;
     let radii = options.radii.len() as u64;
@@ -237,14 +257,22 @@ fn compare(task: &Task, options: &Options) -> anyhow::Result<Vec<Row>> {
     for &method in &options.methods {
         bar.set_message(method.name());
         if !method.has_a_radius() {
-            rows.push(row(task, method, None, false, options, &bar)?);
+            rows.push(row(compared, method, None, false, options, &bar)?);
             continue;
         }
+        let task = &compared.task;
         let config = |rho| method.config(rho, task).expect("it has a radius");
         let best = task.tune(&options.radii, options.tuning_seeds, config, &bar)?;
         for &rho in &options.radii {
             if rho == best || !options.tuned_only {
-                rows.push(row(task, method, Some(rho), rho == best, options, &bar)?);
+                rows.push(row(
+                    compared,
+                    method,
+                    Some(rho),
+                    rho == best,
+                    options,
+                    &bar,
+                )?);
             }
         }
     }
@@ -253,34 +281,36 @@ fn compare(task: &Task, options: &Options) -> anyhow::Result<Vec<Row>> {
 }
 
 fn row(
-    task: &Task,
+    compared: &Compared,
     method: Method,
     rho: Option<f64>,
     tuned: bool,
     options: &Options,
     bar: &ProgressBar,
 ) -> anyhow::Result<Row> {
+    let task = &compared.task;
     let sam = method.config(rho.unwrap_or_default(), task);
     let jobs = Job::each(0..options.seeds, sam.as_ref());
     let outcomes = task.run(&jobs, false, bar)?;
     Ok(Row {
-        network: task.architecture,
-        noise: task.noise,
+        network: compared.network,
+        noise: compared.noise,
         base: task.base,
         method,
         rho,
         tuned,
         accuracies: outcomes.iter().map(|o| o.test_accuracy).collect(),
+        stopped_early: outcomes.iter().map(|o| o.chosen_test_accuracy).collect(),
     })
 }
 
-fn table(rows: &[Row], task: &Task, options: &Options) -> String {
+fn table(rows: &[Row], compared: &Compared, options: &Options) -> String {
     let mut table = format!(
         "{:?}, {:?}, {:.0} % noisy labels, {} epochs, {} seeds\n\n| method |",
-        task.architecture,
-        task.base,
-        100.0 * task.noise,
-        task.epochs,
+        compared.network,
+        compared.task.base,
+        100.0 * compared.noise,
+        compared.task.epochs,
         options.seeds
     );
     let radii: Vec<f64> = match options.tuned_only {
@@ -290,8 +320,8 @@ fn table(rows: &[Row], task: &Task, options: &Options) -> String {
     for rho in &radii {
         table += &format!(" {rho} |");
     }
-    table += " rho, tuned | accuracy, % | within 3 points of the best |\n|";
-    table += &" --- |".repeat(radii.len() + 4);
+    table += " rho, tuned | accuracy, % | stopped early | within 3 points of the best |\n|";
+    table += &" --- |".repeat(radii.len() + 5);
     table += "\n";
     for method in &options.methods {
         let of_method: Vec<&Row> = rows.iter().filter(|row| row.method == *method).collect();
@@ -303,7 +333,8 @@ fn table(rows: &[Row], task: &Task, options: &Options) -> String {
         let chosen = (of_method.iter()).find(|row| row.tuned || row.rho.is_none());
         if let Some(row) = chosen {
             let rho = row.rho.map_or(String::new(), |rho| rho.to_string());
-            table += &format!(" {rho} | {} |", row.text());
+            let stopped_early = percents(row.stopped_early.iter().copied());
+            table += &format!(" {rho} | {} | {stopped_early} |", row.text());
         }
         table += &match radii.is_empty() || !method.has_a_radius() {
             true => " |\n".to_string(),
@@ -417,6 +448,7 @@ mod tests {
             rho: Some(rho),
             tuned: false,
             accuracies: accuracies.to_vec(),
+            stopped_early: accuracies.to_vec(),
         }
     }
 

@@ -1,0 +1,236 @@
+//! What SAM's methods gain on MNIST over a baseline that is stopped in time. docs/evidence.md has the tables.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use clap::Parser;
+use digits::comparison::{
+    Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, mean_of, percents,
+};
+use digits::data::{Digit, Split};
+use digits::training::Base;
+use example_common::options::{create, part, progress_bar};
+use example_common::{Backend, Method};
+use mimalloc::MiMalloc;
+use mnist::data::{self, Mnist, SIDE};
+use mnist::model::Net;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+/// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Trains the network of this example on a part of MNIST with SGD or AdamW, and with SAM's methods around it, and prints the
+/// accuracy on clean images after the last epoch and at the epoch that validation images choose, whose labels are as
+/// noisy as the training's; how flat the loss on the training images is; and the time of a step over the base's.
+///
+/// Each method that has a radius has the one that is best of five on as many seeds of their own.
+/// A step's time is a median over steps that the methods take in turn, before the trainings.
+#[derive(Parser)]
+struct Options {
+    /// A folder with MNIST's four files, gzipped or not; Burn downloads them, if not given
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Images to train on; a fifth as many more are for validation
+    #[arg(long, default_value = "1000", value_parser = clap::value_parser!(u32).range(100..=50_000))]
+    images: u32,
+    /// Part of the labels that are replaced by random ones, 0 to 1
+    #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
+    noise: f64,
+    /// The optimizer
+    #[arg(long, value_enum, default_value = "sgd")]
+    base: Base,
+    /// The methods, separated by commas; the base alone is always there
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "sam,msam,looksam,asam,both,auto,autolooksam"
+    )]
+    methods: Vec<Method>,
+    /// Number of passes over the training images
+    #[arg(long, default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
+    seeds: u64,
+    /// Where to write the figures, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    backend: Backend,
+}
+
+const RADII: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
+/// Drawn from the 10,000 by each seed.
+const TEST_IMAGES: usize = 2000;
+
+#[derive(serde::Serialize)]
+struct Row {
+    method: Method,
+    rho: Option<f64>,
+    time_over_base: f64,
+    outcomes: Vec<Outcome>,
+}
+
+/// The network, for images in a row.
+#[derive(Module, Debug)]
+struct Flat {
+    net: Net,
+}
+
+impl Flat {
+    fn new(device: &Device) -> Self {
+        Self {
+            net: Net::new(device),
+        }
+    }
+
+    fn forward(&self, images: Tensor<2>) -> Tensor<2> {
+        let [count, _] = images.dims();
+        self.net.forward(images.reshape([count, SIDE, SIDE]))
+    }
+}
+
+digits::classifies!(Flat);
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    create([options.json.as_ref()])?;
+    let device = options.backend.device()?.autodiff();
+    let done = Done::open(options.resume.as_deref())?;
+    let Mnist { train, test } = data::load(options.data.as_deref())?;
+    let digits = |items: &[_]| -> Vec<Digit> { items.iter().map(digit).collect() };
+    let [train, test] = [train, test].map(|items| digits(&items));
+    let count = options.images as usize;
+    ensure!(
+        count + count / 5 <= train.len() && TEST_IMAGES <= test.len(),
+        "{} training and {} test images are too few",
+        train.len(),
+        test.len()
+    );
+    let split = |seed| {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut of = |digits: &[Digit], count: usize| {
+            let mut digits = digits.to_vec();
+            digits.partial_shuffle(&mut rng, count).0.to_vec()
+        };
+        let mut train = of(&train, count + count / 5);
+        let valid = train.split_off(count);
+        let test = of(&test, TEST_IMAGES);
+        Split { train, valid, test }.with_noise(options.noise, &mut rng)
+    };
+
+    const NET: fn(&Device) -> Flat = Flat::new;
+    let network: &dyn Trainable = &NET;
+    let task = Task {
+        network,
+        split: &split,
+        epochs: options.epochs as usize,
+        batch_size: 64,
+        base: options.base,
+        device: &device,
+        name: format!("mnist, {count} images, noise {}", options.noise),
+        done: &done,
+    };
+    let mut methods = vec![Method::Sgd];
+    methods.extend(
+        options
+            .methods
+            .iter()
+            .filter(|method| **method != Method::Sgd),
+    );
+    let config = |method: Method, rho: f64| method.config(rho, task.first_twelfth());
+    let timed: Vec<_> = methods.iter().map(|method| config(*method, 0.05)).collect();
+    let seconds = task.step_seconds(&timed)?;
+
+    let tuned = methods
+        .iter()
+        .filter(|method| method.has_a_radius())
+        .count();
+    let trainings = methods.len() + tuned * RADII.len();
+    let bar = progress_bar("trainings", options.seeds * trainings as u64);
+    let mut rows = Vec::new();
+    for (method, step_seconds) in methods.into_iter().zip(&seconds) {
+        bar.set_message(method.name());
+        let rho = match method.has_a_radius() {
+            false => None,
+            true => {
+                let radii = RADII.map(|radius| radius * method.scale());
+                let sam = |rho| config(method, rho).expect("a method with a radius");
+                Some(task.tune(&radii, options.seeds, sam, &bar)?)
+            }
+        };
+        let jobs = Job::each(
+            0..options.seeds,
+            config(method, rho.unwrap_or_default()).as_ref(),
+        );
+        rows.push(Row {
+            method,
+            rho,
+            time_over_base: step_seconds / seconds[0],
+            outcomes: task.run(&jobs, true, &bar)?,
+        });
+        bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1])));
+    }
+    bar.finish_and_clear();
+
+    println!(
+        "{count} images, {:.0} % wrong labels, {:?}, {} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
+        100.0 * options.noise,
+        options.base,
+        options.epochs,
+        options.seeds
+    );
+    println!(
+        "| method | rho | test accuracy, % | stopped early | sharpness | largest eigenvalue | time of a step |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for row in &rows {
+        println!("{}", line(row));
+    }
+    if let Some(file) = &options.json {
+        std::fs::write(file, serde_json::to_string_pretty(&rows)?)?;
+    }
+    Ok(())
+}
+
+fn digit(item: &burn_dataset::vision::MnistItem) -> Digit {
+    Digit::new(data::normalized(item), usize::from(item.label))
+}
+
+fn line(row: &Row) -> String {
+    let name = match row.method {
+        Method::Sgd => "the base alone",
+        method => method.name(),
+    };
+    format!(
+        "| {name} | {} | {} | {} | {} | {} | {:.2} |",
+        row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
+        percents(row.outcomes.iter().map(|outcome| outcome.test_accuracy)),
+        percents(
+            row.outcomes
+                .iter()
+                .map(|outcome| outcome.chosen_test_accuracy)
+        ),
+        mean_of(
+            &row.outcomes,
+            |outcome| Some(outcome.flatness?.sharpness),
+            3
+        ),
+        mean_of(
+            &row.outcomes,
+            |outcome| Some(outcome.flatness?.largest_eigenvalue),
+            2
+        ),
+        row.time_over_base,
+    )
+}

@@ -1,0 +1,285 @@
+//! MNIST: 28 x 28 pixels of handwritten digits, 60,000 to train on and 10,000 to test on.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataset::Dataset;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_dataset::vision::{MnistDataset, MnistItem};
+use burn_sam::AscentPart;
+use flate2::read::GzDecoder;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use rand::{RngExt, SeedableRng};
+
+/// Of an image's side.
+pub const SIDE: usize = 28;
+/// The digits from 0 to 9.
+pub const CLASSES: usize = 10;
+
+/// The images.
+pub struct Mnist {
+    /// 60,000
+    pub train: Vec<MnistItem>,
+    /// 10,000
+    pub test: Vec<MnistItem>,
+}
+
+/// The images, from the four files in a folder, gzipped or not; without a folder Burn downloads them, once.
+///
+/// # Errors
+///
+/// If a file is not there, or is damaged.
+pub fn load(folder: Option<&Path>) -> anyhow::Result<Mnist> {
+    let items = |dataset: MnistDataset| dataset.iter().collect::<Result<Vec<_>, _>>();
+    Ok(match folder {
+        None => Mnist {
+            train: items(MnistDataset::train())?,
+            test: items(MnistDataset::test())?,
+        },
+        Some(folder) => Mnist {
+            train: read(folder, "train")?,
+            test: read(folder, "t10k")?,
+        },
+    })
+}
+
+fn read(folder: &Path, name: &str) -> anyhow::Result<Vec<MnistItem>> {
+    let images = idx(folder, &format!("{name}-images-idx3-ubyte"), &[SIDE, SIDE])?;
+    let labels = idx(folder, &format!("{name}-labels-idx1-ubyte"), &[])?;
+    let images = images.chunks_exact(SIDE * SIDE);
+    ensure!(
+        images.len() == labels.len(),
+        "{name}: {} images and {} labels",
+        images.len(),
+        labels.len()
+    );
+    let item = |(pixels, label): (&[u8], u8)| MnistItem {
+        image: core::array::from_fn(|y| core::array::from_fn(|x| f32::from(pixels[y * SIDE + x]))),
+        label,
+    };
+    Ok(images.zip(labels).map(item).collect())
+}
+
+/// The bytes of an IDX file of unsigned bytes: a header of big-endian numbers (a magic one that ends with how many
+/// dimensions there are, then their sizes), and the values.
+fn idx(folder: &Path, name: &str, item: &[usize]) -> anyhow::Result<Vec<u8>> {
+    let [plain, zipped] = [name.to_string(), format!("{name}.gz")].map(|name| folder.join(name));
+    let mut bytes = Vec::new();
+    match plain.exists() {
+        true => File::open(&plain)?.read_to_end(&mut bytes),
+        false => {
+            let file = File::open(&zipped).with_context(|| {
+                format!("there is no {name}, nor {name}.gz, in {}", folder.display())
+            })?;
+            GzDecoder::new(file).read_to_end(&mut bytes)
+        }
+    }
+    .with_context(|| format!("{name} cannot be read"))?;
+
+    let dimensions = 1 + item.len();
+    let header = 4 * (1 + dimensions);
+    ensure!(bytes.len() >= header, "{name} is too short for its header");
+    let number = |index: usize| {
+        let bytes = &bytes[4 * index..][..4];
+        u32::from_be_bytes(bytes.try_into().expect("four")) as usize
+    };
+    ensure!(
+        number(0) == 0x0800 + dimensions,
+        "{name} is no IDX file of {dimensions} dimensions"
+    );
+    let sizes: Vec<usize> = (2..=dimensions).map(number).collect();
+    ensure!(sizes == item, "{name} has items of {sizes:?}, not {item:?}");
+    let len = number(1) * item.iter().product::<usize>();
+    ensure!(
+        bytes.len() == header + len,
+        "{name} says that {len} bytes follow its header, and {} do",
+        bytes.len() - header
+    );
+    Ok(bytes.split_off(header))
+}
+
+/// Images to train on, to choose by, and to test on.
+pub struct Split {
+    /// To train on, some of them with a wrong label.
+    pub train: Vec<MnistItem>,
+    /// To choose an epoch or a setting by: a fifth as many, as many of them with a wrong label.
+    pub valid: Vec<MnistItem>,
+    /// To test on, none of them with a wrong label.
+    pub test: Vec<MnistItem>,
+}
+
+/// So many of the training images, and a fifth as many more to validate on, as `seed` has it; a part `noise` of
+/// the labels of either is replaced by random ones.
+///
+/// # Errors
+///
+/// If there are not so many.
+pub fn split(mnist: &Mnist, images: usize, noise: f64, seed: u64) -> anyhow::Result<Split> {
+    let all = images + images / 5;
+    ensure!(
+        images >= 5 && all <= mnist.train.len(),
+        "{images} images and a fifth more to validate on: there must be at least 5, and there are {}",
+        mnist.train.len()
+    );
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut indices: Vec<usize> = (0..mnist.train.len()).collect();
+    let (chosen, _) = indices.partial_shuffle(&mut rng, all);
+    let mut train: Vec<MnistItem> = chosen.iter().map(|at| mnist.train[*at].clone()).collect();
+    let mut valid = train.split_off(images);
+    for items in [&mut train, &mut valid] {
+        let noisy = (noise * items.len() as f64).round() as usize;
+        for item in &mut items[..noisy] {
+            item.label = rng.random_range(0..CLASSES as u8);
+        }
+    }
+    Ok(Split {
+        train,
+        valid,
+        test: mnist.test.clone(),
+    })
+}
+
+/// Images and their labels.
+#[derive(Clone, Debug)]
+pub struct MnistBatch {
+    /// `[batch, SIDE, SIDE]`, of mean 0 and deviation 1.
+    pub images: Tensor<3>,
+    /// `[batch]`
+    pub labels: Tensor<1, Int>,
+}
+
+impl MnistBatch {
+    /// What SAM climbs on, if that is not the whole batch.
+    pub fn part(&self, part: AscentPart) -> Self {
+        Self {
+            images: part.of(&self.images),
+            labels: part.of(&self.labels),
+        }
+    }
+}
+
+/// The pixels of an image, row by row, so that those of all training images have mean 0 and deviation 1.
+pub fn normalized(item: &MnistItem) -> impl Iterator<Item = f32> + '_ {
+    // Of pixels from 0 to 1.
+    const MEAN: f32 = 0.1307;
+    const DEVIATION: f32 = 0.3081;
+    let pixels = item.image.as_flattened().iter();
+    pixels.map(|pixel| (pixel / 255.0 - MEAN) / DEVIATION)
+}
+
+/// Makes a batch of some images.
+#[derive(Clone)]
+pub struct MnistBatcher;
+
+impl Batcher<MnistItem, MnistBatch> for MnistBatcher {
+    fn batch(&self, items: Vec<MnistItem>, device: &Device) -> MnistBatch {
+        let pixels: Vec<f32> = items.iter().flat_map(normalized).collect();
+        let labels: Vec<i64> = items.iter().map(|item| i64::from(item.label)).collect();
+        MnistBatch {
+            images: Tensor::from_data(TensorData::new(pixels, [items.len(), SIDE, SIDE]), device),
+            labels: Tensor::from_data(TensorData::new(labels, [items.len()]), device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    /// Four files of a few images each, half of them gzipped.
+    fn folder(count: u32) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, zipped) in [("train", false), ("t10k", true)] {
+            let header = |magic: u32, sizes: &[u32]| -> Vec<u8> {
+                let numbers = [magic].into_iter().chain(sizes.iter().copied());
+                numbers.flat_map(u32::to_be_bytes).collect()
+            };
+            let mut images = header(0x803, &[count, 28, 28]);
+            images.extend((0..count).flat_map(|image| vec![image as u8; SIDE * SIDE]));
+            let mut labels = header(0x801, &[count]);
+            labels.extend((0..count).map(|image| (image % 10) as u8));
+            for (kind, bytes) in [("images-idx3", images), ("labels-idx1", labels)] {
+                let file = folder.path().join(format!("{name}-{kind}-ubyte"));
+                if zipped {
+                    let file = File::create(file.with_added_extension("gz")).unwrap();
+                    let mut zip = GzEncoder::new(file, Compression::fast());
+                    zip.write_all(&bytes).unwrap();
+                    zip.finish().unwrap();
+                } else {
+                    std::fs::write(file, bytes).unwrap();
+                }
+            }
+        }
+        folder
+    }
+
+    #[test]
+    fn files_are_read_gzipped_or_not() {
+        let folder = folder(30);
+        let mnist = load(Some(folder.path())).unwrap();
+        for items in [&mnist.train, &mnist.test] {
+            assert_eq!(items.len(), 30);
+            assert_eq!(items[17].label, 7);
+            assert_eq!(items[17].image, [[17.0; SIDE]; SIDE]);
+        }
+        let batch = MnistBatcher.batch(mnist.train[..2].to_vec(), &Device::flex());
+        assert_eq!(batch.images.dims(), [2, SIDE, SIDE]);
+        let labels: Vec<i64> = batch.labels.into_data().iter().collect();
+        assert_eq!(labels, [0, 1]);
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_named() {
+        let folder = folder(3);
+        let file = folder.path().join("train-labels-idx1-ubyte");
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes.pop();
+        std::fs::write(&file, bytes).unwrap();
+        let message = |folder: &Path| format!("{:#}", load(Some(folder)).err().unwrap());
+        let damaged = message(folder.path());
+        assert!(
+            damaged.contains("train-labels-idx1-ubyte says that 3 bytes follow"),
+            "{damaged}"
+        );
+        std::fs::remove_file(&file).unwrap();
+        let missing = message(folder.path());
+        assert!(
+            missing.contains("there is no train-labels-idx1-ubyte"),
+            "{missing}"
+        );
+    }
+
+    #[test]
+    fn training_and_validation_have_wrong_labels_alike() {
+        let folder = folder(120);
+        let mnist = load(Some(folder.path())).unwrap();
+        let wrong = |items: &[MnistItem]| {
+            let right = |item: &&MnistItem| item.image[0][0] as u32 % 10 == u32::from(item.label);
+            items.len() - items.iter().filter(right).count()
+        };
+        let clean = split(&mnist, 100, 0.0, 3).unwrap();
+        assert_eq!(
+            [clean.train.len(), clean.valid.len(), clean.test.len()],
+            [100, 20, 120]
+        );
+        assert_eq!(
+            [&clean.train, &clean.valid, &clean.test].map(|items| wrong(items)),
+            [0; 3]
+        );
+        let noisy = split(&mnist, 100, 0.5, 3).unwrap();
+        // A random label of ten is the right one for a tenth.
+        assert!((35..=50).contains(&wrong(&noisy.train)));
+        assert!((6..=10).contains(&wrong(&noisy.valid)));
+        assert_eq!(wrong(&noisy.test), 0);
+        assert!(split(&mnist, 101, 0.0, 3).is_err());
+    }
+}

@@ -1,0 +1,4 @@
+//! MNIST, and a network for it.
+
+pub mod data;
+pub mod model;
