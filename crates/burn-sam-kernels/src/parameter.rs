@@ -11,10 +11,6 @@ struct Inner {
     weight: DispatchTensor,
     grad: DispatchTensor,
     /// Whether `grad` is the weights before an update, which is what to climb along.
-    #[cfg_attr(
-        not(any(feature = "cube", feature = "flex", feature = "ndarray")),
-        expect(dead_code, reason = "for kernels only")
-    )]
     is_before: bool,
     rho: f64,
     /// Of both tensors.
