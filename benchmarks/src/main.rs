@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
         None => None,
     };
     let device = options.device.device()?.autodiff();
-    let name = format!("{:?}", options.device).to_lowercase();
+    let name = options.device.name();
     let runs = options.runs as usize;
 
     println!(
@@ -76,10 +76,10 @@ fn main() -> anyhow::Result<()> {
         if !options.no_methods {
             of_methods.push(methods::measure(model, &device, runs, |_| true));
         }
-        add(costs(model, &name, &device, runs));
+        add(costs(model, name, &device, runs));
     }
     if is_wanted("resnet50") {
-        add(resnet50(&name, &device, runs));
+        add(resnet50(name, &device, runs));
     }
 
     if let Some(methods) = of_methods.first() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use benchmarks::child::{KEEPING, json_of, this_program};
-use benchmarks::median_ms;
 use benchmarks::models::{Measurement, NAMES, with};
+use benchmarks::{median_ms, spread};
 use burn::module::Module;
 use burn::optim::SgdConfig;
 use burn::tensor::Tensor;
@@ -140,7 +140,7 @@ fn main() -> anyhow::Result<()> {
         println!("{}", json!(with(model, &device, Training)));
         return Ok(());
     }
-    let device = format!("{:?}", options.device).to_lowercase();
+    let device = options.device.name();
     println!(
         "{device}, {} threads, {} rounds\n",
         rayon::current_num_threads(),
@@ -155,7 +155,7 @@ fn main() -> anyhow::Result<()> {
         for _ in 0..options.rounds {
             for ((_, environment), figures) in ALLOCATORS.iter().zip(&mut figures) {
                 let mut program = this_program()?;
-                program.args(["--device", &device, "--model", model.as_str()]);
+                program.args(["--device", device, "--model", model]);
                 for (_, others) in ALLOCATORS {
                     others.iter().for_each(|(name, _)| {
                         program.env_remove(name);
@@ -165,22 +165,20 @@ fn main() -> anyhow::Result<()> {
                 figures.push(serde_json::from_value(value).context("figures")?);
             }
         }
-        let gradients = figures
-            .each_ref()
-            .map(|all| sorted(all, |of| Some(of.gradient_ms)));
-        let systems = gradients[0][gradients[0].len() / 2];
-        for (((name, _), figures), gradients) in ALLOCATORS.iter().zip(&figures).zip(&gradients) {
-            let gradient = gradients[gradients.len() / 2];
+        let mut systems = None;
+        for ((name, _), figures) in ALLOCATORS.iter().zip(&figures) {
+            let of_rounds = figures.iter().map(|of| of.gradient_ms);
+            let [least, gradient, most] = spread(of_rounds).expect("a round");
             let median = |of: fn(&Figures) -> Option<f64>, digits: usize| {
-                let values = sorted(figures, of);
-                (values.get(values.len() / 2))
-                    .map_or("-".to_string(), |value| format!("{value:.digits$}"))
+                spread(figures.iter().filter_map(of)).map_or("-".to_string(), |[_, median, _]| {
+                    format!("{median:.digits$}")
+                })
             };
             println!(
                 "| {model} | {name} | {gradient:.2} | {:.2} to {:.2} | {:.2} | {} | {} | {} |",
-                gradients[0],
-                gradients[gradients.len() - 1],
-                gradient / systems,
+                least,
+                most,
+                gradient / *systems.get_or_insert(gradient),
                 median(|of| Some(of.step_ms), 2),
                 median(|of| of.held_mib, 0),
                 median(|of| of.most_mib, 0),
@@ -188,12 +186,6 @@ fn main() -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn sorted(figures: &[Figures], of: impl Fn(&Figures) -> Option<f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = figures.iter().filter_map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values
 }
 
 /// Trains for a while.

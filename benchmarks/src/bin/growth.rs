@@ -81,11 +81,11 @@ fn main() -> anyhow::Result<()> {
         println!("{}", json!(measure(&options)?));
         return Ok(());
     }
-    let device = format!("{:?}", options.device).to_lowercase();
+    let device = options.device.name();
     let mut all = Vec::new();
     for threads in &options.threads {
         let mut program = this_program()?;
-        program.args(["--child", "--device", &device]);
+        program.args(["--child", "--device", device]);
         program.args(["--runs", &options.runs.to_string()]);
         program.args(["--most", &options.most.to_string()]);
         program.env("RAYON_NUM_THREADS", threads.to_string());

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use benchmarks::child::{KEEPING, json_of, this_program};
 use benchmarks::measure::costs;
-use benchmarks::{methods, models};
+use benchmarks::{methods, models, spread};
 use clap::Parser;
 use example_common::{Backend, Counting};
 use mimalloc::MiMalloc;
@@ -109,7 +109,7 @@ fn main() -> anyhow::Result<()> {
             for (model, figures) in of_round {
                 let times = times.entry(model).or_default();
                 for (figure, values) in figures {
-                    times.entry(figure).or_default().push(median(values));
+                    times.entry(figure).or_default().push(median(&values));
                 }
             }
         }
@@ -125,15 +125,14 @@ fn main() -> anyhow::Result<()> {
     for model in models::NAMES {
         for (index, (name, times)) in all.iter().enumerate() {
             let cells = FIGURES.map(|figure| {
-                let [ours, value] = [ours, times].map(|of| median(of[model][figure].clone()));
+                let [ours, value] = [ours, times].map(|of| median(&of[model][figure]));
                 match index {
                     0 => format!("{value:.3}"),
                     _ => format!("{value:.3} ({:.2})", ours / value),
                 }
             });
-            let steps = &times[model]["step"];
-            let least = steps.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = steps.iter().copied().fold(0.0, f64::max);
+            let steps = times[model]["step"].iter().copied();
+            let [least, _, most] = spread(steps).expect("a round");
             println!(
                 "| {model} | {name} | {} | {least:.2} to {most:.2} |",
                 cells.join(" | ")
@@ -163,7 +162,7 @@ fn ours(runs: usize) -> anyhow::Result<Times> {
     Ok(models::NAMES.into_iter().map(of_model).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn median(values: &[f64]) -> f64 {
+    let [_, median, _] = spread(values.iter().copied()).expect("a run");
+    median
 }

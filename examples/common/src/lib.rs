@@ -36,6 +36,15 @@ impl core::fmt::Display for NoDevice {
 impl core::error::Error for NoDevice {}
 
 impl Backend {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Ndarray => "ndarray",
+            Self::Wgpu => "wgpu",
+        }
+    }
+
     /// The backend's default device, without autodiff.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use anyhow::Context;
 use burn::tensor::Device;
 use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
+use example_common::Method;
 use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, Split, batches};
@@ -199,13 +200,24 @@ pub fn percents(accuracies: impl IntoIterator<Item = f64>) -> String {
     text(accuracies.into_iter().map(|accuracy| 100.0 * accuracy), 1)
 }
 
-/// Mean and deviation of what is known of some outcomes, with so many digits behind the point.
-pub fn mean_of(
-    outcomes: &[Outcome],
-    of: impl Fn(&Outcome) -> Option<f64>,
-    digits: usize,
-) -> String {
-    text(outcomes.iter().filter_map(of), digits)
+/// The columns of a table that [`columns`] fills.
+pub const COLUMNS: &str = "test accuracy, % | stopped early | sharpness | largest eigenvalue";
+
+/// Mean and deviation of each, of outcomes with measures.
+pub fn columns(outcomes: &[Outcome]) -> String {
+    let measured = |of: fn(&Measures) -> f64, digits: usize| {
+        let measures = outcomes
+            .iter()
+            .filter_map(|outcome| outcome.flatness.as_ref());
+        text(measures.map(of), digits)
+    };
+    [
+        percents(outcomes.iter().map(|outcome| outcome.test_accuracy)),
+        percents(outcomes.iter().map(|outcome| outcome.chosen_test_accuracy)),
+        measured(|measures| measures.sharpness, 3),
+        measured(|measures| measures.largest_eigenvalue, 2),
+    ]
+    .join(" | ")
 }
 
 fn text(values: impl Iterator<Item = f64>, digits: usize) -> String {
@@ -284,6 +296,28 @@ impl Task<'_> {
         let best =
             (radii.iter().zip(sums)).reduce(|best, next| if next.1 > best.1 { next } else { best });
         Ok(*best.context("no radius to choose from")?.0)
+    }
+
+    /// The radius that [`tune`](Self::tune) finds for a method, of `radii` in the units of SAM's; of a method without a
+    /// radius, nothing.
+    ///
+    /// # Errors
+    ///
+    /// If a training fails.
+    pub fn tune_method(
+        &self,
+        method: Method,
+        radii: &[f64],
+        seeds: u64,
+        bar: &ProgressBar,
+    ) -> anyhow::Result<Option<f64>> {
+        if !method.has_a_radius() {
+            return Ok(None);
+        }
+        let steps = self.first_twelfth();
+        let radii: Vec<f64> = radii.iter().map(|radius| radius * method.scale()).collect();
+        let sam = |rho| method.config(rho, steps).expect("a method with a radius");
+        self.tune(&radii, seeds, sam, bar).map(Some)
     }
 
     /// The seconds of a training step with each method: its passes, the climb and the update. The methods

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn_sam::SamConfig;
 use clap::Parser;
 use digits::comparison::{
-    Architecture, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, mean_of, percents,
+    Architecture, COLUMNS, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, columns,
 };
 use digits::data;
 use digits::training::Base;
@@ -115,9 +115,7 @@ fn main() -> anyhow::Result<()> {
         "{} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
         options.epochs, options.seeds
     );
-    println!(
-        "| network | noisy labels | method | rho | test accuracy, % | stopped early | sharpness | largest eigenvalue |"
-    );
+    println!("| network | noisy labels | method | rho | {COLUMNS} |");
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
         println!("{}", line(row));
@@ -134,25 +132,10 @@ fn line(row: &Row) -> String {
         Architecture::Conv => "convolutional",
     };
     format!(
-        "| {network} | {:.0} % | {} | {} | {} | {} | {} | {} |",
+        "| {network} | {:.0} % | {} | {} | {} |",
         100.0 * row.noise,
         row.method,
         row.rho.map_or(String::new(), |rho| rho.to_string()),
-        percents(row.outcomes.iter().map(|outcome| outcome.test_accuracy)),
-        percents(
-            row.outcomes
-                .iter()
-                .map(|outcome| outcome.chosen_test_accuracy)
-        ),
-        mean_of(
-            &row.outcomes,
-            |outcome| Some(outcome.flatness?.sharpness),
-            3
-        ),
-        mean_of(
-            &row.outcomes,
-            |outcome| Some(outcome.flatness?.largest_eigenvalue),
-            2
-        ),
+        columns(&row.outcomes),
     )
 }

@@ -159,9 +159,8 @@ fn main() -> anyhow::Result<()> {
     // All times before any training, while the machine is quiet.
     let tasks: Vec<(Architecture, Task, Vec<f64>)> = tasks
         .map(|(network, task)| {
-            let timed = methods
-                .iter()
-                .map(|method| method.config(0.1, task.first_twelfth()));
+            let steps = task.first_twelfth();
+            let timed = methods.iter().map(|method| method.config(0.1, steps));
             let seconds = task.step_seconds(&timed.collect::<Vec<_>>())?;
             Ok((network, task, seconds))
         })
@@ -200,19 +199,13 @@ fn compare(
         .count() as u64;
     let trainings = (methods.len() as u64 - tuned) * seeds + tuned * of_method;
     let bar = progress_bar("trainings", trainings);
+    let steps = task.first_twelfth();
     let mut rows = Vec::new();
     for (&method, step_seconds) in methods.iter().zip(seconds) {
         bar.set_message(method.name());
-        let config = |rho| method.config(rho, task.first_twelfth());
-        let rho = match method.has_a_radius() {
-            false => None,
-            true => {
-                let radii = RADII.map(|radius| radius * method.scale());
-                let tuned = |rho| config(rho).expect("a method with a radius");
-                Some(task.tune(&radii, SEEDS_FOR_RADII, tuned, &bar)?)
-            }
-        };
-        let jobs = Job::each(0..seeds, config(rho.unwrap_or_default()).as_ref());
+        let rho = task.tune_method(method, &RADII, SEEDS_FOR_RADII, &bar)?;
+        let sam = method.config(rho.unwrap_or_default(), steps);
+        let jobs = Job::each(0..seeds, sam.as_ref());
         let outcomes: Vec<Outcome> = task.run(&jobs, false, &bar)?;
         let accuracies: Vec<f64> = outcomes.iter().map(|o| o.test_accuracy).collect();
         let (test_accuracy, deviation) = mean_and_deviation(&accuracies);

@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use digits::comparison::{
-    Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, mean_of, percents,
+    COLUMNS, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
 };
 use digits::data::{Digit, Split};
 use digits::training::Base;
@@ -148,7 +148,8 @@ fn main() -> anyhow::Result<()> {
             .iter()
             .filter(|method| **method != Method::Sgd),
     );
-    let config = |method: Method, rho: f64| method.config(rho, task.first_twelfth());
+    let steps = task.first_twelfth();
+    let config = |method: Method, rho: f64| method.config(rho, steps);
     let timed: Vec<_> = methods.iter().map(|method| config(*method, 0.05)).collect();
     let seconds = task.step_seconds(&timed)?;
 
@@ -161,14 +162,7 @@ fn main() -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (method, step_seconds) in methods.into_iter().zip(&seconds) {
         bar.set_message(method.name());
-        let rho = match method.has_a_radius() {
-            false => None,
-            true => {
-                let radii = RADII.map(|radius| radius * method.scale());
-                let sam = |rho| config(method, rho).expect("a method with a radius");
-                Some(task.tune(&radii, options.seeds, sam, &bar)?)
-            }
-        };
+        let rho = task.tune_method(method, &RADII, options.seeds, &bar)?;
         let jobs = Job::each(
             0..options.seeds,
             config(method, rho.unwrap_or_default()).as_ref(),
@@ -190,9 +184,7 @@ fn main() -> anyhow::Result<()> {
         options.epochs,
         options.seeds
     );
-    println!(
-        "| method | rho | test accuracy, % | stopped early | sharpness | largest eigenvalue | time of a step |"
-    );
+    println!("| method | rho | {COLUMNS} | time of a step |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
         println!("{}", line(row));
@@ -213,24 +205,9 @@ fn line(row: &Row) -> String {
         method => method.name(),
     };
     format!(
-        "| {name} | {} | {} | {} | {} | {} | {:.2} |",
+        "| {name} | {} | {} | {:.2} |",
         row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
-        percents(row.outcomes.iter().map(|outcome| outcome.test_accuracy)),
-        percents(
-            row.outcomes
-                .iter()
-                .map(|outcome| outcome.chosen_test_accuracy)
-        ),
-        mean_of(
-            &row.outcomes,
-            |outcome| Some(outcome.flatness?.sharpness),
-            3
-        ),
-        mean_of(
-            &row.outcomes,
-            |outcome| Some(outcome.flatness?.largest_eigenvalue),
-            2
-        ),
+        columns(&row.outcomes),
         row.time_over_base,
     )
 }
