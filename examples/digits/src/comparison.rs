@@ -13,6 +13,7 @@ use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
 use example_common::Method;
 use indicatif::ProgressBar;
+use plotters::style::RGBColor;
 
 use crate::data::{Digit, DigitBatch, Split, batches};
 use crate::model::{ConvNet, Mlp, Network, seeded};
@@ -20,6 +21,28 @@ use crate::training::{Base, Setting, climbing, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
+
+/// The radii that methods are given on the digits, in the units of SAM's.
+pub const RADII: [f64; 9] = [0.1, 0.15, 0.2, 0.3, 0.42, 0.6, 0.85, 1.2, 1.7];
+/// An accuracy below this is that of a network that is dead, or as good as dead: guessing is 0.1.
+pub const DEAD: f64 = 0.2;
+
+/// What a method is drawn in. Of Okabe and Ito's colours, which the colour-blind can tell apart.
+pub fn colour(method: Method) -> RGBColor {
+    match method {
+        Method::Sgd => RGBColor(90, 90, 90),
+        Method::Sam => RGBColor(213, 94, 0),
+        Method::Msam => RGBColor(0, 114, 178),
+        Method::Looksam | Method::Limited => RGBColor(0, 158, 115),
+        Method::Raised => RGBColor(230, 159, 0),
+        Method::Both => RGBColor(86, 180, 233),
+        Method::Auto | Method::Autolooksam => RGBColor(204, 121, 167),
+        _ => RGBColor(150, 150, 150),
+    }
+}
+
+/// On so many training images at most, evenly among all.
+const MEASURED: usize = 1000;
 
 /// Which network.
 #[derive(
@@ -42,13 +65,11 @@ impl Architecture {
         }
     }
 
-    /// What makes one.
+    /// What makes one, with random weights.
     pub fn network(self) -> &'static dyn Trainable {
-        const MLP: fn(&Device) -> Mlp = Mlp::new;
-        const CONV: fn(&Device) -> ConvNet = ConvNet::new;
         match self {
-            Self::Mlp => &MLP,
-            Self::Conv => &CONV,
+            Self::Mlp => &|seed, device: &Device| Ok(seeded(Mlp::new, seed, device)),
+            Self::Conv => &|seed, device: &Device| Ok(seeded(ConvNet::new, seed, device)),
         }
     }
 
@@ -81,7 +102,7 @@ pub struct Task<'a> {
     pub done: &'a Done,
 }
 
-/// A kind of network, by what makes one.
+/// A kind of network, by what makes one: a function of a seed and a device.
 pub trait Trainable: Sync {
     /// Trains one, and measures with `measure` how flat the loss is.
     ///
@@ -191,7 +212,7 @@ pub struct Outcome {
     pub chosen_test_accuracy: f64,
     /// The seconds that the training took.
     pub seconds: f64,
-    /// Of the loss on the training images after the last epoch.
+    /// Of the loss on the training images, a thousand of them at most, after the last epoch.
     pub flatness: Option<Measures>,
 }
 
@@ -320,6 +341,14 @@ impl Task<'_> {
         self.tune(&radii, seeds, sam, bar).map(Some)
     }
 
+    /// A method's name, for readers.
+    pub fn method_name(&self, method: Method) -> &'static str {
+        match method {
+            Method::Sgd => self.base.name(),
+            method => method.name(),
+        }
+    }
+
     /// The seconds of a training step with each method: its passes, the climb and the update. The methods
     /// take turns of several steps, for not all of a method's steps need be alike, and the median of the
     /// turns is what counts.
@@ -372,14 +401,8 @@ impl Task<'_> {
         outcome
     }
 
-    fn train<M: Network>(
-        &self,
-        new: fn(&Device) -> M,
-        job: &Job,
-        measure: bool,
-    ) -> anyhow::Result<Outcome> {
+    fn train<M: Network>(&self, model: M, job: &Job, measure: bool) -> anyhow::Result<Outcome> {
         let split = (self.split)(job.seed);
-        let model = seeded(new, job.seed, self.device);
         let setting = Setting {
             seed: job.seed,
             epochs: self.epochs,
@@ -403,7 +426,9 @@ impl Task<'_> {
     }
 
     fn measure<M: Network>(&self, model: &M, digits: &[Digit]) -> anyhow::Result<Measures> {
-        let batches = batches(digits, 250, self.device);
+        let every = digits.len().div_ceil(MEASURED);
+        let digits: Vec<Digit> = digits.iter().step_by(every).cloned().collect();
+        let batches = batches(&digits, 250, self.device);
         let loss = |model: &M, batch: &DigitBatch| InferenceStep::step(model, batch.clone()).loss;
         let flatness = Flatness::new(model, &batches, loss)?;
         Ok(Measures {
@@ -413,13 +438,17 @@ impl Task<'_> {
     }
 }
 
-impl<M: Network> Trainable for fn(&Device) -> M {
+impl<F, M> Trainable for F
+where
+    F: Fn(u64, &Device) -> anyhow::Result<M> + Sync,
+    M: Network,
+{
     fn train(&self, task: &Task, job: &Job, measure: bool) -> anyhow::Result<Outcome> {
-        task.train(*self, job, measure)
+        task.train(self(job.seed, task.device)?, job, measure)
     }
 
     fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
-        task.time(&self(task.device), methods)
+        task.time(&self(0, task.device)?, methods)
     }
 }
 

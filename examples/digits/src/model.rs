@@ -30,7 +30,7 @@ impl<M> Network for M where
 }
 
 /// A network with the initial weights of a seed, whatever other threads draw.
-pub fn seeded<M: Module>(new: fn(&Device) -> M, seed: u64, device: &Device) -> M {
+pub fn seeded<M: Module>(new: impl FnOnce(&Device) -> M, seed: u64, device: &Device) -> M {
     /// The generator is the device's, and so there is one for all threads.
     static GENERATOR: Mutex<()> = Mutex::new(());
 

@@ -42,6 +42,14 @@ impl Base {
         }
     }
 
+    /// For readers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "SGD",
+            Self::Adamw => "AdamW",
+        }
+    }
+
     pub(crate) fn learning_rate(self) -> f64 {
         match self {
             Self::Sgd => 0.1,

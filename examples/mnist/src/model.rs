@@ -14,6 +14,8 @@ use crate::data::{CLASSES, MnistBatch, SIDE};
 
 const CHANNELS: usize = 16;
 const HIDDEN: usize = 64;
+/// Of the hidden layer.
+pub const HIDDEN_INPUTS: usize = 2 * CHANNELS * (SIDE / 4).pow(2);
 
 /// Two convolutions of 3 x 3 with a stride of 2, each with batch normalization; then a hidden layer, with dropout
 /// before and after it.
@@ -42,10 +44,17 @@ impl Net {
             input_norm: BatchNormConfig::new(CHANNELS).init(device),
             middle: convolution([CHANNELS, 2 * CHANNELS]).init(device),
             middle_norm: BatchNormConfig::new(2 * CHANNELS).init(device),
-            hidden: LinearConfig::new(2 * CHANNELS * (SIDE / 4).pow(2), HIDDEN).init(device),
+            hidden: LinearConfig::new(HIDDEN_INPUTS, HIDDEN).init(device),
             dropout: DropoutConfig::new(0.25).init(),
             output: LinearConfig::new(HIDDEN, CLASSES).init(device),
         }
+    }
+
+    /// With a new output layer, for other classes.
+    pub fn with_new_output(mut self) -> Self {
+        let device = self.output.weight.device();
+        self.output = LinearConfig::new(HIDDEN, CLASSES).init(&device);
+        self
     }
 
     /// Logits, `[batch, CLASSES]`, of images, `[batch, SIDE, SIDE]`.

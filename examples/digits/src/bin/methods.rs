@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Architecture, Done, Job, Outcome, TUNING_SEEDS, Task, percents};
+use digits::comparison::{
+    Architecture, DEAD, Done, Job, Outcome, RADII, TUNING_SEEDS, Task, colour, percents,
+};
 use digits::data;
 use digits::training::{Base, mean_and_deviation};
 use example_common::options::{absolute, create, load, part, progress_bar};
@@ -60,10 +62,7 @@ struct Options {
     backend: Backend,
 }
 
-const RADII: [f64; 9] = [0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4];
 const SEEDS_FOR_RADII: u64 = 10;
-/// An accuracy below this is that of a network that is dead, or as good as dead.
-const FAILED: f64 = 0.2;
 
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Row {
@@ -218,7 +217,7 @@ fn compare(
             stopped_early: percents(outcomes.iter().map(|o| o.chosen_test_accuracy)),
             time_over_sgd: step_seconds / seconds[0],
             passes: method.passes(),
-            failed_seeds: accuracies.iter().filter(|a| **a < FAILED).count(),
+            failed_seeds: accuracies.iter().filter(|a| **a < DEAD).count(),
             seeds,
         });
     }
@@ -266,15 +265,6 @@ fn table(rows: &[Row], network: Architecture, options: &Options) -> String {
 /// of a step.
 fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
     const FONT: &str = "sans-serif";
-    // Okabe and Ito's colours, which the colour-blind can tell apart.
-    let colour = |method: Method| match method {
-        Method::Sgd => RGBColor(90, 90, 90),
-        Method::Sam => RGBColor(213, 94, 0),
-        Method::Msam => RGBColor(0, 114, 178),
-        Method::Looksam => RGBColor(0, 158, 115),
-        Method::Auto | Method::Autolooksam => RGBColor(204, 121, 167),
-        _ => RGBColor(150, 150, 150),
-    };
     let networks: Vec<Architecture> = [Architecture::Mlp, Architecture::Conv]
         .into_iter()
         .filter(|network| rows.iter().any(|row| row.network == *network))

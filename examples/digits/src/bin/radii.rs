@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use burn_sam::{Descent, Radius, SamConfig};
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Architecture, Done, Job, TUNING_SEEDS, Task, percents};
+use digits::comparison::{
+    Architecture, DEAD, Done, Job, RADII, TUNING_SEEDS, Task, colour, percents,
+};
 use digits::data;
 use digits::training::{Base, mean_and_deviation};
-use example_common::Backend;
 use example_common::options::{absolute, create, load, part, progress_bar, radius};
+use example_common::{Backend, Method};
 use indicatif::ProgressBar;
 use mimalloc::MiMalloc;
 use plotters::prelude::*;
@@ -33,7 +34,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "sam,raised,limited,both,rule"
+        default_value = "sam,raised,limited,both,auto"
     )]
     methods: Vec<Method>,
     /// Parts of the training labels that are replaced by random ones, 0 to 1, separated by commas
@@ -74,75 +75,6 @@ struct Options {
     #[arg(long, value_enum, default_value = "flex")]
     backend: Backend,
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Method {
-    /// No SAM
-    Plain,
-    /// Plain SAM
-    Sam,
-    /// Rho raised over the first twelfth of the training
-    Raised,
-    /// The descent no longer than the gradient at w
-    Limited,
-    /// Both
-    Both,
-    /// Rho sets itself, and the descent is limited
-    Rule,
-    /// The same at every fifth step, with LookSAM's steps between
-    Looksam,
-}
-
-impl Method {
-    fn config(self, rho: f64, task: &Task) -> Option<SamConfig> {
-        let sam = SamConfig::new().with_rho(rho);
-        let raised = Radius::Raised {
-            steps: task.first_twelfth(),
-        };
-        Some(match self {
-            Self::Plain => return None,
-            Self::Sam => sam,
-            Self::Raised => sam.with_radius(raised),
-            Self::Limited => sam.with_descent(Descent::Limited),
-            Self::Both => sam.with_radius(raised).with_descent(Descent::Limited),
-            Self::Rule => SamConfig::auto(),
-            Self::Looksam => SamConfig::auto_looksam(),
-        })
-    }
-
-    fn has_a_radius(self) -> bool {
-        !matches!(self, Self::Plain | Self::Rule | Self::Looksam)
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "no SAM",
-            Self::Sam => "SAM",
-            Self::Raised => "rho raised",
-            Self::Limited => "descent limited",
-            Self::Both => "both",
-            Self::Rule => "rho by the rule",
-            Self::Looksam => "LookSAM by the rule",
-        }
-    }
-
-    /// Of Okabe and Ito's colours, which the colour-blind can tell apart.
-    fn colour(self) -> RGBColor {
-        match self {
-            Self::Plain => RGBColor(90, 90, 90),
-            Self::Sam => RGBColor(213, 94, 0),
-            Self::Raised => RGBColor(230, 159, 0),
-            Self::Limited => RGBColor(0, 158, 115),
-            Self::Both => RGBColor(0, 114, 178),
-            Self::Rule | Self::Looksam => RGBColor(204, 121, 167),
-        }
-    }
-}
-
-const RADII: [f64; 9] = [0.1, 0.15, 0.2, 0.3, 0.42, 0.6, 0.85, 1.2, 1.7];
-/// An accuracy below this is that of a network that is dead, or as good as dead.
-const DEAD: f64 = 0.2;
 
 /// A method at a radius.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
@@ -261,9 +193,9 @@ fn compare(compared: &Compared, options: &Options) -> anyhow::Result<Vec<Row>> {
             continue;
         }
         let task = &compared.task;
-        let config = |rho| method.config(rho, task).expect("it has a radius");
-        let best = task.tune(&options.radii, options.tuning_seeds, config, &bar)?;
-        for &rho in &options.radii {
+        let tuned = task.tune_method(method, &options.radii, options.tuning_seeds, &bar)?;
+        let best = tuned.expect("it has a radius");
+        for rho in options.radii.iter().map(|radius| radius * method.scale()) {
             if rho == best || !options.tuned_only {
                 rows.push(row(
                     compared,
@@ -289,7 +221,7 @@ fn row(
     bar: &ProgressBar,
 ) -> anyhow::Result<Row> {
     let task = &compared.task;
-    let sam = method.config(rho.unwrap_or_default(), task);
+    let sam = method.config(rho.unwrap_or_default(), task.first_twelfth());
     let jobs = Job::each(0..options.seeds, sam.as_ref());
     let outcomes = task.run(&jobs, false, bar)?;
     Ok(Row {
@@ -325,9 +257,11 @@ fn table(rows: &[Row], compared: &Compared, options: &Options) -> String {
     table += "\n";
     for method in &options.methods {
         let of_method: Vec<&Row> = rows.iter().filter(|row| row.method == *method).collect();
-        table += &format!("| {} |", method.name());
+        table += &format!("| {} |", compared.task.method_name(*method));
         for rho in &radii {
-            let at = of_method.iter().find(|row| row.rho == Some(*rho));
+            let at = of_method
+                .iter()
+                .find(|row| row.rho == Some(rho * method.scale()));
             table += &format!(" {} |", at.map_or(String::new(), |row| row.text()));
         }
         let chosen = (of_method.iter()).find(|row| row.tuned || row.rho.is_none());
@@ -412,9 +346,9 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             if points.is_empty() {
                 continue;
             }
-            let style = method.colour().stroke_width(2);
+            let style = colour(method).stroke_width(2);
             let line = match method {
-                Method::Looksam => {
+                Method::Autolooksam => {
                     let dashes = DashedLineSeries::new(points, 6, 4, style);
                     chart.draw_series(dashes)?
                 }
@@ -480,7 +414,7 @@ mod tests {
     fn the_picture_names_its_axes_and_lines() {
         let file = tempfile::NamedTempFile::with_suffix(".svg").unwrap();
         let level = Row {
-            method: Method::Rule,
+            method: Method::Auto,
             rho: None,
             ..row(0.1, [0.9, 0.9])
         };
@@ -490,7 +424,12 @@ mod tests {
         )
         .unwrap();
         let svg = std::fs::read_to_string(file.path()).unwrap();
-        for text in ["both", "rho by the rule", "perceptron", "test accuracy, %"] {
+        for text in [
+            "SAM, raised and limited",
+            "SAM, rho by the rule",
+            "perceptron",
+            "test accuracy, %",
+        ] {
             assert!(svg.contains(text), "{text} in {svg}");
         }
     }

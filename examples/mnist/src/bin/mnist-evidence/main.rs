@@ -1,17 +1,22 @@
 //! What SAM's methods gain on MNIST over a baseline that is stopped in time. docs/evidence.md has the tables.
 
+mod picture;
+mod pretrained;
+
 use std::path::PathBuf;
 
 use anyhow::ensure;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use burn_dataset::vision::MnistItem;
 use clap::Parser;
 use digits::comparison::{
     COLUMNS, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
 };
 use digits::data::{Digit, Split};
+use digits::model::seeded;
 use digits::training::Base;
-use example_common::options::{create, part, progress_bar};
+use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 use mnist::data::{self, Mnist, SIDE};
@@ -19,6 +24,8 @@ use mnist::model::Net;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
+
+use crate::pretrained::Pretrained;
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
 #[global_allocator]
@@ -41,6 +48,9 @@ struct Options {
     /// Part of the labels that are replaced by random ones, 0 to 1
     #[arg(long, default_value = "0.4", allow_negative_numbers = true, value_parser = part)]
     noise: f64,
+    /// Adapt a network that was trained on digits 0 to 4 to digits 5 to 9, with LoRA, in place of training one anew
+    #[arg(long)]
+    lora: bool,
     /// The optimizer
     #[arg(long, value_enum, default_value = "sgd")]
     base: Base,
@@ -61,6 +71,12 @@ struct Options {
     /// Where to write the figures, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the picture of such figures, a panel a file, without training anything
+    #[arg(long, value_name = "FILES", num_args = 1.., conflicts_with = "json")]
+    load: Vec<PathBuf>,
+    /// Where to draw the picture
+    #[arg(long, value_name = "FILE.svg", default_value = "mnist-evidence.svg")]
+    picture: PathBuf,
     /// Where to keep each training's figures, so that a run that was stopped goes on from there
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -73,13 +89,26 @@ const RADII: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
 /// Drawn from the 10,000 by each seed.
 const TEST_IMAGES: usize = 2000;
 
-#[derive(serde::Serialize)]
+/// What `--json` writes.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Figures {
+    title: String,
+    seeds: u64,
+    rows: Vec<Row>,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
 struct Row {
     method: Method,
+    /// For readers.
+    name: String,
     rho: Option<f64>,
     time_over_base: f64,
     outcomes: Vec<Outcome>,
 }
+
+/// With LoRA, the first of the digits that the network has not seen.
+const FIRST_NEW: u8 = 5;
 
 /// The network, for images in a row.
 #[derive(Module, Debug)]
@@ -104,33 +133,45 @@ digits::classifies!(Flat);
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    create([options.json.as_ref()])?;
+    create([options.json.as_ref(), Some(&options.picture)])?;
+    if !options.load.is_empty() {
+        let figures = options.load.iter().map(|file| load(file));
+        picture::draw(&figures.collect::<Result<Vec<_>, _>>()?, &options.picture)?;
+        println!("picture: {}", absolute(&options.picture));
+        return Ok(());
+    }
     let device = options.backend.device()?.autodiff();
     let done = Done::open(options.resume.as_deref())?;
     let Mnist { train, test } = data::load(options.data.as_deref())?;
-    let digits = |items: &[_]| -> Vec<Digit> { items.iter().map(digit).collect() };
-    let [train, test] = [train, test].map(|items| digits(&items));
+    // With LoRA, 5 to 9.
+    let lowest = if options.lora { FIRST_NEW } else { 0 };
+    let images = |items: &[MnistItem]| digits(items.iter().filter(|item| item.label >= lowest));
+    let [new, test] = [images(&train), images(&test)];
     let count = options.images as usize;
     ensure!(
-        count + count / 5 <= train.len() && TEST_IMAGES <= test.len(),
+        count + count / 5 <= new.len() && TEST_IMAGES <= test.len(),
         "{} training and {} test images are too few",
-        train.len(),
+        new.len(),
         test.len()
     );
     let split = |seed| {
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut of = |digits: &[Digit], count: usize| {
-            let mut digits = digits.to_vec();
-            digits.partial_shuffle(&mut rng, count).0.to_vec()
-        };
-        let mut train = of(&train, count + count / 5);
+        let mut train = draw(&new, count + count / 5, &mut rng);
         let valid = train.split_off(count);
-        let test = of(&test, TEST_IMAGES);
+        let test = draw(&test, TEST_IMAGES, &mut rng);
         Split { train, valid, test }.with_noise(options.noise, &mut rng)
     };
 
-    const NET: fn(&Device) -> Flat = Flat::new;
-    let network: &dyn Trainable = &NET;
+    let pretrained = Pretrained::on(digits(train.iter().filter(|item| item.label < FIRST_NEW)));
+    let anew = |seed, device: &Device| Ok(seeded(Flat::new, seed, device));
+    let adapted = |seed, device: &Device| pretrained.adapted(seed, device);
+    let network: &dyn Trainable = if options.lora { &adapted } else { &anew };
+    let title = format!(
+        "{}{count} images, {:.0} % wrong labels, {}",
+        if options.lora { "LoRA, " } else { "" },
+        100.0 * options.noise,
+        options.base.name()
+    );
     let task = Task {
         network,
         split: &split,
@@ -138,7 +179,10 @@ fn main() -> anyhow::Result<()> {
         batch_size: 64,
         base: options.base,
         device: &device,
-        name: format!("mnist, {count} images, noise {}", options.noise),
+        name: match options.lora {
+            true => format!("mnist, lora, {count} images, noise {}", options.noise),
+            false => format!("mnist, {count} images, noise {}", options.noise),
+        },
         done: &done,
     };
     let mut methods = vec![Method::Sgd];
@@ -169,6 +213,7 @@ fn main() -> anyhow::Result<()> {
         );
         rows.push(Row {
             method,
+            name: task.method_name(method).to_string(),
             rho,
             time_over_base: step_seconds / seconds[0],
             outcomes: task.run(&jobs, true, &bar)?,
@@ -178,34 +223,43 @@ fn main() -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     println!(
-        "{count} images, {:.0} % wrong labels, {:?}, {} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
-        100.0 * options.noise,
-        options.base,
-        options.epochs,
-        options.seeds
+        "{title}, {} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
+        options.epochs, options.seeds
     );
     println!("| method | rho | {COLUMNS} | time of a step |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
         println!("{}", line(row));
     }
+    let figures = Figures {
+        title,
+        seeds: options.seeds,
+        rows,
+    };
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&rows)?)?;
+        std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
     }
+    picture::draw(&[figures], &options.picture)?;
+    println!("\npicture: {}", absolute(&options.picture));
     Ok(())
 }
 
-fn digit(item: &burn_dataset::vision::MnistItem) -> Digit {
-    Digit::new(data::normalized(item), usize::from(item.label))
+fn digits<'a>(items: impl Iterator<Item = &'a MnistItem>) -> Vec<Digit> {
+    items
+        .map(|item| Digit::new(data::normalized(item), usize::from(item.label)))
+        .collect()
+}
+
+/// So many of them.
+fn draw(digits: &[Digit], count: usize, rng: &mut StdRng) -> Vec<Digit> {
+    let mut digits = digits.to_vec();
+    digits.partial_shuffle(rng, count).0.to_vec()
 }
 
 fn line(row: &Row) -> String {
-    let name = match row.method {
-        Method::Sgd => "the base alone",
-        method => method.name(),
-    };
     format!(
-        "| {name} | {} | {} | {:.2} |",
+        "| {} | {} | {} | {:.2} |",
+        row.name,
         row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
         columns(&row.outcomes),
         row.time_over_base,
