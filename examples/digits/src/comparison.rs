@@ -104,12 +104,12 @@ pub struct Task<'a> {
 
 /// A kind of network, by what makes one: a function of a seed and a device.
 pub trait Trainable: Sync {
-    /// Trains one, and measures with `measure` how flat the loss is.
+    /// Trains one.
     ///
     /// # Errors
     ///
     /// If that fails.
-    fn train(&self, task: &Task, job: &Job, measure: bool) -> anyhow::Result<Outcome>;
+    fn train(&self, task: &Task, job: &Job, look: Look) -> anyhow::Result<Outcome>;
 
     /// As [`Task::step_seconds`].
     ///
@@ -203,12 +203,24 @@ impl Job {
     }
 }
 
+/// What is looked at of a training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Look {
+    /// The test images after the last epoch.
+    Last,
+    /// The validation and the test images after each epoch.
+    Epochs,
+    /// These, and how flat the loss is.
+    Flatness,
+}
+
 /// What came out of a training.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
     /// After the last epoch, on clean images, from 0 to 1.
     pub test_accuracy: f64,
-    /// After the epoch that the validation images choose, likewise.
+    /// After the epoch that the validation images choose, likewise. With [`Look::Last`], after the last one.
     pub chosen_test_accuracy: f64,
     /// The seconds that the training took.
     pub seconds: f64,
@@ -265,22 +277,16 @@ impl Task<'_> {
         (self.epochs * images.div_ceil(self.batch_size) / 12).max(1)
     }
 
-    /// Runs all jobs, one a core at a time, and returns their outcomes in order. With `measure`, it
-    /// measures flatness.
+    /// Runs all jobs, one a core at a time, and returns their outcomes in order.
     ///
     /// # Errors
     ///
     /// If a training or a measure fails.
-    pub fn run(
-        &self,
-        jobs: &[Job],
-        measure: bool,
-        bar: &ProgressBar,
-    ) -> anyhow::Result<Vec<Outcome>> {
+    pub fn run(&self, jobs: &[Job], look: Look, bar: &ProgressBar) -> anyhow::Result<Vec<Outcome>> {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         let work = |worker: usize| {
             let jobs = jobs.iter().skip(worker).step_by(workers);
-            jobs.map(|job| self.one(job, measure, bar)).collect()
+            jobs.map(|job| self.one(job, look, bar)).collect()
         };
         let done: Vec<Vec<_>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..workers)
@@ -311,7 +317,7 @@ impl Task<'_> {
         let jobs: Vec<Job> = (radii.iter())
             .flat_map(|rho| Job::each(TUNING_SEEDS..TUNING_SEEDS + seeds, Some(&sam(*rho))))
             .collect();
-        let outcomes = self.run(&jobs, false, bar)?;
+        let outcomes = self.run(&jobs, Look::Last, bar)?;
         let of_radius = outcomes.chunks(seeds as usize);
         let sums = of_radius.map(|chunk| chunk.iter().map(|o| o.test_accuracy).sum::<f64>());
         let best =
@@ -391,18 +397,21 @@ impl Task<'_> {
         Ok(seconds.into_iter().map(median).collect())
     }
 
-    fn one(&self, job: &Job, measure: bool, bar: &ProgressBar) -> anyhow::Result<Outcome> {
+    fn one(&self, job: &Job, look: Look, bar: &ProgressBar) -> anyhow::Result<Outcome> {
         let (name, sam, seed) = (&self.name, &job.sam, job.seed);
-        let settings = (self.epochs, self.batch_size, self.base, measure);
+        let settings = (self.epochs, self.batch_size, self.base, look);
         let key = serde_json::to_string(&(name, settings, sam, seed))?;
-        let work = || self.network.train(self, job, measure);
+        let work = || self.network.train(self, job, look);
         let outcome = self.done.once(key, work);
         bar.inc(1);
         outcome
     }
 
-    fn train<M: Network>(&self, model: M, job: &Job, measure: bool) -> anyhow::Result<Outcome> {
-        let split = (self.split)(job.seed);
+    fn train<M: Network>(&self, model: M, job: &Job, look: Look) -> anyhow::Result<Outcome> {
+        let mut split = (self.split)(job.seed);
+        if look == Look::Last {
+            split.valid.clear();
+        }
         let setting = Setting {
             seed: job.seed,
             epochs: self.epochs,
@@ -413,9 +422,9 @@ impl Task<'_> {
             bar: &ProgressBar::hidden(),
         };
         let trained = setting.train(model, job.sam.as_ref())?;
-        let flatness = match measure {
-            true => Some(self.measure(&trained.model, &split.train)?),
-            false => None,
+        let flatness = match look {
+            Look::Flatness => Some(self.measure(&trained.model, &split.train)?),
+            Look::Last | Look::Epochs => None,
         };
         Ok(Outcome {
             test_accuracy: trained.test_accuracy(),
@@ -443,8 +452,8 @@ where
     F: Fn(u64, &Device) -> anyhow::Result<M> + Sync,
     M: Network,
 {
-    fn train(&self, task: &Task, job: &Job, measure: bool) -> anyhow::Result<Outcome> {
-        task.train(self(job.seed, task.device)?, job, measure)
+    fn train(&self, task: &Task, job: &Job, look: Look) -> anyhow::Result<Outcome> {
+        task.train(self(job.seed, task.device)?, job, look)
     }
 
     fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {

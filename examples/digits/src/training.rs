@@ -11,12 +11,12 @@ use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Int, Tensor, TensorReadError};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{Adaptor, Metric, MetricMetadata, MetricName, SerializedEntry};
-use burn::train::{ClassificationOutput, Learner, SupervisedTraining};
+use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraining};
 use burn_sam::{SamConfig, SamModel};
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
 
-use crate::data::{Digit, DigitBatch, DigitBatcher, Split};
+use crate::data::{Digit, DigitBatch, DigitBatcher, Split, batches};
 use crate::model::Network;
 
 /// The optimizer that SAM is put around.
@@ -80,7 +80,7 @@ pub struct Setting<'a> {
 pub struct Trained<M> {
     /// After the last epoch, ready to be trained further.
     pub model: M,
-    /// After each epoch.
+    /// After each epoch; without validation images, after the last one alone.
     pub accuracies: Vec<Accuracies>,
     /// The seconds that it took.
     pub seconds: f64,
@@ -89,7 +89,7 @@ pub struct Trained<M> {
 /// Accuracies after an epoch, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Accuracies {
-    /// On the validation images, whose labels are as noisy as the training's.
+    /// On the validation images, whose labels are as noisy as the training's. NaN, if there are none.
     pub valid: f64,
     /// On the test images.
     pub test: f64,
@@ -102,7 +102,7 @@ impl<M> Trained<M> {
     }
 
     /// On the test images after the epoch with the best accuracy on the validation images, the first of several, from
-    /// 0 to 1: what early stopping would have kept.
+    /// 0 to 1: what early stopping would have kept. Without validation images, as [`test_accuracy`](Self::test_accuracy).
     pub fn chosen_test_accuracy(&self) -> f64 {
         let better = |best: Accuracies, next: Accuracies| match next.valid > best.valid {
             true => next,
@@ -146,7 +146,10 @@ impl Setting<'_> {
         let (renderer, _) = ProgressRenderer::new(self.bar.clone(), "Accuracies");
         let accuracies = TwoAccuracies::new(self.split.valid.len());
         let of_epochs = accuracies.of_epochs.clone();
-        let both = [&self.split.valid[..], &self.split.test].concat();
+        let both = match self.split.valid.is_empty() {
+            true => Vec::new(),
+            false => [&self.split.valid[..], &self.split.test].concat(),
+        };
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
             directory.path(),
@@ -163,14 +166,31 @@ impl Setting<'_> {
         if let Some(error) = result.error {
             bail!("the training stopped: {error}");
         }
-        let accuracies = std::mem::take(&mut *of_epochs.lock().unwrap());
-        if accuracies.len() != self.epochs {
+        let mut accuracies = std::mem::take(&mut *of_epochs.lock().unwrap());
+        if self.split.valid.is_empty() {
+            accuracies = vec![self.accuracies(&result.model)?];
+        } else if accuracies.len() != self.epochs {
             bail!("{} accuracies in {} epochs", accuracies.len(), self.epochs);
         }
         Ok(Trained {
             model: result.model,
             accuracies,
             seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn accuracies<V>(&self, model: &V) -> anyhow::Result<Accuracies>
+    where
+        V: InferenceStep<Input = DigitBatch, Output = ClassificationOutput>,
+    {
+        let mut hits = Vec::new();
+        let device = self.device.clone().inner();
+        for batch in batches(&self.split.test, self.batch_size, &device) {
+            hits.extend(Adaptor::<Hits>::adapt(&model.step(batch)).read()?);
+        }
+        Ok(Accuracies {
+            valid: f64::NAN,
+            test: part(&hits),
         })
     }
 
@@ -210,6 +230,18 @@ impl TwoAccuracies {
 /// What of a batch is classified as its labels say: 1 where it is.
 struct Hits(Tensor<1, Int>);
 
+impl Hits {
+    fn read(&self) -> Result<Vec<bool>, TensorReadError> {
+        let hits = self.0.clone().try_into_data()?;
+        Ok(hits.iter::<i64>().map(|hit| hit == 1).collect())
+    }
+}
+
+/// That hits.
+fn part(hits: &[bool]) -> f64 {
+    hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64
+}
+
 impl Adaptor<Hits> for ClassificationOutput {
     fn adapt(&self) -> Hits {
         let classes = self.output.clone().argmax(1).flatten::<1>(0, 1);
@@ -229,16 +261,13 @@ impl Metric for TwoAccuracies {
         hits: &Hits,
         _: &MetricMetadata,
     ) -> Result<SerializedEntry, TensorReadError> {
-        let hits = hits.0.clone().try_into_data()?;
-        self.hits.extend(hits.iter::<i64>().map(|hit| hit == 1));
+        self.hits.extend(hits.read()?);
         Ok(SerializedEntry::not_available(None))
     }
 
     fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
         let hits = std::mem::take(&mut self.hits);
         let (valid, test) = hits.split_at(self.valid);
-        let part =
-            |hits: &[bool]| hits.iter().filter(|hit| **hit).count() as f64 / hits.len() as f64;
         let accuracies = Accuracies {
             valid: part(valid),
             test: part(test),
@@ -271,6 +300,7 @@ pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Mlp, seeded};
 
     #[test]
     fn the_epoch_is_chosen_by_the_validation_images() {
@@ -284,6 +314,33 @@ mod tests {
         };
         assert_eq!(trained.test_accuracy(), 0.95);
         assert_eq!(trained.chosen_test_accuracy(), 0.8);
+    }
+
+    #[test]
+    fn without_validation_images_the_last_epoch_is_looked_at_alone() {
+        let split = crate::data::split(crate::data::digits().unwrap(), 0.4, 0);
+        let blind = Split {
+            valid: Vec::new(),
+            train: split.train.clone(),
+            test: split.test.clone(),
+        };
+        let device = Device::flex().autodiff();
+        let [each, last] = [&split, &blind].map(|split| {
+            let setting = Setting {
+                seed: 0,
+                epochs: 3,
+                batch_size: 64,
+                base: Base::Sgd,
+                device: device.clone(),
+                split,
+                bar: &ProgressBar::hidden(),
+            };
+            let network = seeded(Mlp::new, 0, &device);
+            setting.train(network, None).unwrap()
+        });
+        assert_eq!([each.accuracies.len(), last.accuracies.len()], [3, 1]);
+        assert_eq!(last.test_accuracy(), each.test_accuracy());
+        assert_eq!(last.chosen_test_accuracy(), each.test_accuracy());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Done, Job, Outcome, TUNING_SEEDS, Task, percents};
+use digits::comparison::{Architecture, Done, Job, Look, Outcome, TUNING_SEEDS, Task, percents};
 use digits::data;
 use digits::training::{Base, mean_and_deviation};
 use example_common::Backend;
@@ -107,7 +107,7 @@ fn main() -> anyhow::Result<()> {
     let bar = progress_bar("trainings", trainings as u64 * options.seeds);
     let train = |sam: Option<SamConfig>| {
         let jobs = Job::each(0..options.seeds, sam.as_ref());
-        task.run(&jobs, false, &bar)
+        task.run(&jobs, Look::Epochs, &bar)
     };
     bar.set_message("SGD");
     let mut rows = vec![Row {

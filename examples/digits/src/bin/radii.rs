@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use digits::comparison::{
-    Architecture, DEAD, Done, Job, RADII, TUNING_SEEDS, Task, colour, percents,
+    Architecture, DEAD, Done, Job, Look, RADII, TUNING_SEEDS, Task, colour, percents,
 };
 use digits::data;
 use digits::training::{Base, mean_and_deviation};
@@ -223,7 +223,7 @@ fn row(
     let task = &compared.task;
     let sam = method.config(rho.unwrap_or_default(), task.first_twelfth());
     let jobs = Job::each(0..options.seeds, sam.as_ref());
-    let outcomes = task.run(&jobs, false, bar)?;
+    let outcomes = task.run(&jobs, Look::Epochs, bar)?;
     Ok(Row {
         network: compared.network,
         noise: compared.noise,

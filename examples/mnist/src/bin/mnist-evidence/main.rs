@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use burn_dataset::vision::MnistItem;
 use clap::Parser;
 use digits::comparison::{
-    COLUMNS, Done, Job, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
+    COLUMNS, Done, Job, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
 };
 use digits::data::{Digit, Split};
 use digits::model::seeded;
@@ -216,7 +216,7 @@ fn main() -> anyhow::Result<()> {
             name: task.method_name(method).to_string(),
             rho,
             time_over_base: step_seconds / seconds[0],
-            outcomes: task.run(&jobs, true, &bar)?,
+            outcomes: task.run(&jobs, Look::Flatness, &bar)?,
         });
         bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1])));
     }

@@ -72,7 +72,7 @@ impl Pretrained {
         let mut rng = StdRng::seed_from_u64(seed);
         let train = draw(&self.digits, IMAGES.min(self.digits.len()), &mut rng);
         let split = Split {
-            valid: train[..1].to_vec(),
+            valid: Vec::new(),
             test: train[..1].to_vec(),
             train,
         };
