@@ -188,7 +188,8 @@ impl SamConfig {
     }
 
     /// LookSAM over the whole model: every fifth step is one of SAM's, and the steps between take one pass
-    /// and reuse what that step found. See [`Between::Looksam`].
+    /// and reuse what that step found. See [`Between::Looksam`]. Not for a network with dropout, whose masks are others
+    /// in each pass: what is reused is then mostly the masks.
     pub fn looksam() -> Self {
         Self {
             every: 5,

@@ -41,6 +41,7 @@ fn draw_panel(panel: &Area, figures: &Figures) -> anyhow::Result<()> {
         .flat_map(|row| [last_epoch(row).0 + last_epoch(row).1, stopped_early(row).0])
         .fold(0.0, f64::max);
     let edge = 0.06 * (highest - lowest).max(1.0);
+    let digits = usize::from(highest - lowest < 5.0);
     let lines = figures.rows.len() as f64;
     let mut chart = ChartBuilder::on(panel)
         .caption(&figures.title, (FONT, 17))
@@ -54,7 +55,7 @@ fn draw_panel(panel: &Area, figures: &Figures) -> anyhow::Result<()> {
         .disable_y_mesh()
         .x_desc("test accuracy, %")
         .x_labels(8)
-        .x_label_formatter(&|accuracy| format!("{accuracy:.0}"))
+        .x_label_formatter(&|accuracy| format!("{accuracy:.digits$}"))
         .axis_desc_style((FONT, 14))
         .label_style((FONT, 13))
         .light_line_style(WHITE)
