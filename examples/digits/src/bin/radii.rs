@@ -188,13 +188,12 @@ fn compare(compared: &Compared, options: &Options) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for &method in &options.methods {
         bar.set_message(method.name());
-        if !method.has_a_radius() {
-            rows.push(row(compared, method, None, false, options, &bar)?);
-            continue;
-        }
         let task = &compared.task;
         let tuned = task.tune_method(method, &options.radii, options.tuning_seeds, &bar)?;
-        let best = tuned.expect("it has a radius");
+        let Some(best) = tuned else {
+            rows.push(row(compared, method, None, false, options, &bar)?);
+            continue;
+        };
         for rho in options.radii.iter().map(|radius| radius * method.scale()) {
             if rho == best || !options.tuned_only {
                 rows.push(row(

@@ -93,7 +93,6 @@ const TEST_IMAGES: usize = 2000;
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Figures {
     title: String,
-    seeds: u64,
     rows: Vec<Row>,
 }
 
@@ -162,13 +161,14 @@ fn main() -> anyhow::Result<()> {
         Split { train, valid, test }.with_noise(options.noise, &mut rng)
     };
 
-    let pretrained = Pretrained::on(digits(train.iter().filter(|item| item.label < FIRST_NEW)));
+    let known = (train.iter()).filter(|item| options.lora && item.label < FIRST_NEW);
+    let pretrained = Pretrained::on(digits(known));
     let anew = |seed, device: &Device| Ok(seeded(Flat::new, seed, device));
     let adapted = |seed, device: &Device| pretrained.adapted(seed, device);
     let network: &dyn Trainable = if options.lora { &adapted } else { &anew };
+    let lora = if options.lora { "LoRA, " } else { "" };
     let title = format!(
-        "{}{count} images, {:.0} % wrong labels, {}",
-        if options.lora { "LoRA, " } else { "" },
+        "{lora}{count} images, {:.0} % wrong labels, {}",
         100.0 * options.noise,
         options.base.name()
     );
@@ -179,10 +179,7 @@ fn main() -> anyhow::Result<()> {
         batch_size: 64,
         base: options.base,
         device: &device,
-        name: match options.lora {
-            true => format!("mnist, lora, {count} images, noise {}", options.noise),
-            false => format!("mnist, {count} images, noise {}", options.noise),
-        },
+        name: format!("mnist, {lora}{count} images, noise {}", options.noise),
         done: &done,
     };
     let mut methods = vec![Method::Sgd];
@@ -231,11 +228,7 @@ fn main() -> anyhow::Result<()> {
     for row in &rows {
         println!("{}", line(row));
     }
-    let figures = Figures {
-        title,
-        seeds: options.seeds,
-        rows,
-    };
+    let figures = Figures { title, rows };
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
     }

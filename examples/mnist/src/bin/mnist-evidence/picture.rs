@@ -34,12 +34,12 @@ pub(crate) fn draw(figures: &[Figures], file: &Path) -> anyhow::Result<()> {
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn draw_panel(panel: &Area, figures: &Figures) -> anyhow::Result<()> {
-    let lowest = (figures.rows.iter())
-        .flat_map(|row| [last_epoch(row).0 - last_epoch(row).1, stopped_early(row).0])
-        .fold(100.0, f64::min);
-    let highest = (figures.rows.iter())
-        .flat_map(|row| [last_epoch(row).0 + last_epoch(row).1, stopped_early(row).0])
-        .fold(0.0, f64::max);
+    let drawn = figures.rows.iter().flat_map(|row| {
+        let (mean, deviation) = last_epoch(row);
+        [mean - deviation, mean + deviation, stopped_early(row)]
+    });
+    let lowest = drawn.clone().fold(100.0, f64::min);
+    let highest = drawn.fold(0.0, f64::max);
     let edge = 0.06 * (highest - lowest).max(1.0);
     let digits = usize::from(highest - lowest < 5.0);
     let lines = figures.rows.len() as f64;
@@ -68,7 +68,7 @@ fn draw_panel(panel: &Area, figures: &Figures) -> anyhow::Result<()> {
         chart.draw_series([PathElement::new(range, colour.stroke_width(2))])?;
         chart.draw_series([Circle::new((mean, y), 5, colour.filled())])?;
         chart.draw_series([Circle::new(
-            (stopped_early(row).0, y),
+            (stopped_early(row), y),
             5,
             colour.stroke_width(2),
         )])?;
@@ -105,15 +105,15 @@ fn draw_legend(legend: &Area) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Mean and deviation.
 fn last_epoch(row: &Row) -> (f64, f64) {
     percent(row, |outcome| outcome.test_accuracy)
 }
 
-fn stopped_early(row: &Row) -> (f64, f64) {
-    percent(row, |outcome| outcome.chosen_test_accuracy)
+fn stopped_early(row: &Row) -> f64 {
+    percent(row, |outcome| outcome.chosen_test_accuracy).0
 }
 
-/// Mean and deviation.
 fn percent(row: &Row, of: fn(&Outcome) -> f64) -> (f64, f64) {
     let values = row.outcomes.iter().map(|outcome| 100.0 * of(outcome));
     mean_and_deviation(&values.collect::<Vec<_>>())
