@@ -1,5 +1,7 @@
 //! What the integration tests share: the devices to test on, and small modules.
 
+mod learner;
+
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
@@ -8,6 +10,7 @@ use burn::tensor::activation::tanh;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
 use example_common::Backend;
+pub use learner::{Learns, Seeds, loader, train};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 /// The CPU devices, without autodiff.

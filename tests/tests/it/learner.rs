@@ -1,11 +1,7 @@
 //! `SamModel` in Burn's Learner: single device, several, accumulation, checkpoints, early stopping.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use burn::data::dataloader::batcher::Batcher;
-use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
-use burn::data::dataset::InMemDataset;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
@@ -13,40 +9,22 @@ use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
 use burn::train::checkpoint::KeepLastNCheckpoints;
-use burn::train::logger::{FileMetricLogger, InMemoryMetricLogger};
+use burn::train::logger::FileMetricLogger;
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
 use burn::train::{
-    ExecutionStrategy, InferenceStep, Learner, LearnerModel, LearnerSummary, LearningResult,
-    MetricEarlyStoppingStrategy, MetricSummary, MultiDeviceOptim, RegressionOutput,
-    StoppingCondition, SupervisedTraining, TrainOutput, TrainStep, TrainingStrategy,
+    ExecutionStrategy, InferenceStep, Learner, LearnerSummary, MetricEarlyStoppingStrategy,
+    MetricSummary, MultiDeviceOptim, RegressionOutput, StoppingCondition, SupervisedTraining,
+    TrainOutput, TrainStep, TrainingStrategy,
 };
 use burn_sam::{AscentPart, Flatness, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
     FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read,
-    same_training, same_values, values,
+    same_training, same_values, train, values,
 };
-use example_common::ProgressRenderer;
-use indicatif::ProgressBar;
 
 const LR: f64 = 0.1;
 const BATCHES: u64 = 4;
-
-/// Makes the batch of a seed.
-struct Seeds;
-
-impl Batcher<u64, Points> for Seeds {
-    fn batch(&self, seeds: Vec<u64>, device: &Device) -> Points {
-        Points::new(seeds[0], device)
-    }
-}
-
-fn loader(batches: u64, device: &Device) -> Arc<dyn DataLoader<Points>> {
-    DataLoaderBuilder::new(Seeds)
-        .batch_size(1)
-        .set_device(device.clone())
-        .build(InMemDataset::new((0..batches).collect()))
-}
 
 fn sam() -> SamConfig {
     SamConfig::new().with_rho(0.5)
@@ -56,41 +34,6 @@ fn sgd() -> ModuleOptimizer {
     SgdConfig::new()
         .with_momentum(Some(MomentumConfig::new()))
         .init()
-}
-
-/// A model that learns `Points` in the Learner.
-trait Learns:
-    LearnerModel
-    + TrainStep<Input = Points, Output = RegressionOutput>
-    + InferenceStep<Input = Points, Output = RegressionOutput>
-{
-}
-
-impl<M> Learns for M where
-    M: LearnerModel
-        + TrainStep<Input = Points, Output = RegressionOutput>
-        + InferenceStep<Input = Points, Output = RegressionOutput>
-{
-}
-
-/// Trains over `batches` batches an epoch, quietly, and returns the validation losses too.
-fn train<M: Learns>(
-    learner: Learner<M>,
-    (batches, device): (u64, &Device),
-    directory: &Path,
-    setup: impl FnOnce(SupervisedTraining<M>) -> SupervisedTraining<M>,
-) -> (LearningResult<M>, Vec<f64>) {
-    let (renderer, losses) = ProgressRenderer::new(ProgressBar::hidden(), "Loss");
-    let training = SupervisedTraining::new(directory, loader(batches, device), loader(2, device))
-        .metric_train_numeric(LossMetric::new())
-        .metric_valid_numeric(LossMetric::new())
-        .renderer(Box::new(renderer))
-        .with_metric_logger(InMemoryMetricLogger::new())
-        .with_application_logger(None);
-    let result = setup(training).launch(learner);
-    assert!(result.error.is_none(), "{:?}", result.error);
-    let losses = losses.lock().unwrap().clone();
-    (result, losses)
 }
 
 fn temporary() -> tempfile::TempDir {
