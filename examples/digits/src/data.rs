@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_sam::AscentPart;
 use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -110,6 +111,16 @@ pub struct DigitBatch {
     pub images: Tensor<2>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
+}
+
+impl DigitBatch {
+    /// What SAM climbs on, if that is not the whole batch.
+    pub fn part(&self, part: AscentPart) -> Self {
+        Self {
+            images: part.of(&self.images),
+            labels: part.of(&self.labels),
+        }
+    }
 }
 
 /// Makes a batch of some digits.

@@ -283,10 +283,7 @@ impl Metric for TwoAccuracies {
 
 /// A network under SAM.
 pub(crate) fn climbing<M: Network>(sam: &SamConfig, model: M) -> SamModel<M> {
-    sam.init_on_part(model, |batch: &DigitBatch, part| DigitBatch {
-        images: part.of(&batch.images),
-        labels: part.of(&batch.labels),
-    })
+    sam.init_on_part(model, DigitBatch::part)
 }
 
 /// The mean of some values and their standard deviation (of a sample: over n - 1).

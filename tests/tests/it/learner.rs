@@ -1,7 +1,5 @@
 //! `SamModel` in Burn's Learner: single device, several, accumulation, checkpoints, early stopping.
 
-use std::sync::Arc;
-
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
@@ -746,7 +744,7 @@ fn the_models_own_optimize_is_called() {
 struct Distributed {
     weight: Param<Tensor<1>>,
     #[module(skip)]
-    passes: Arc<std::sync::Mutex<Vec<bool>>>,
+    passes: std::sync::Arc<std::sync::Mutex<Vec<bool>>>,
 }
 
 #[cfg(feature = "wgpu")]
@@ -777,7 +775,7 @@ fn the_first_pass_of_a_distributed_model_is_local() {
     let id = weight.id;
     let model = Distributed {
         weight: weight.map(|weight| weight.set_distributed(id)),
-        passes: Arc::default(),
+        passes: Default::default(),
     };
     TrainStep::step(&sam().init(model.clone()), Points::new(0, &device));
     assert_eq!(*model.passes.lock().unwrap(), [false, true]);

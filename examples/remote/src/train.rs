@@ -1,0 +1,161 @@
+//! The machine that decides what is computed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::InMemDataset;
+use burn::optim::AdamWConfig;
+use burn::remote::RemoteHost;
+use burn::tensor::Device;
+use burn::train::checkpoint::KeepLastNCheckpoints;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{
+    ExecutionStrategy, InferenceStep, Learner, MultiDeviceOptim, SupervisedTraining,
+    TrainingStrategy,
+};
+use burn_sam::SharpnessMetric;
+use digits::data::{self, Digit, DigitBatch, DigitBatcher, Split};
+use digits::model::{ConvNet, Network, seeded};
+use example_common::options::{progress_bar, radius};
+use example_common::{Method, ProgressRenderer};
+
+/// Trains a convolutional network with batch normalization on handwritten digits, 40 % of them with a wrong label.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// A server, as it prints itself: ws://ADDRESS:PORT. More than one, each after its own --server, share each step
+    #[arg(long = "server", value_name = "URL", required = true)]
+    servers: Vec<String>,
+    /// The method
+    #[arg(long, value_enum, default_value = "auto")]
+    method: Method,
+    /// The radius, of methods that have one
+    #[arg(long, default_value = "0.05", allow_negative_numbers = true, value_parser = radius)]
+    rho: f64,
+    /// Passes over the 1000 training images
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Images a step, on each server
+    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
+    batch_size: u32,
+    /// Decides the initial weights, the images and the wrong labels
+    #[arg(long, default_value = "0")]
+    seed: u64,
+    /// Where Burn puts its logs and checkpoints
+    #[arg(long, value_name = "FOLDER", default_value = "remote-training")]
+    folder: PathBuf,
+    /// Go on after the last epoch that has a checkpoint
+    #[arg(long)]
+    resume: bool,
+}
+
+const LEARNING_RATE: f64 = 3e-3;
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let devices = (options.servers.iter())
+        .map(|url| connect(url))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let split = data::split(data::digits()?, 0.4, options.seed);
+    let steps = options.epochs as usize * split.train.len().div_ceil(options.batch_size as usize);
+
+    let network = seeded(ConvNet::new, options.seed, &devices[0]);
+    let accuracy = match options.method.config(options.rho, steps / 12) {
+        None => options.train(network, None, &split, &devices)?,
+        Some(sam) => {
+            // What in this program is SAM's: this line,
+            let mut network = sam.init_on_part(network, DigitBatch::part);
+            // and this metric. Neither knows where the network is.
+            let sharpness = network.sharpness(|output| output.loss.clone());
+            options.train(network, Some(sharpness), &split, &devices)?
+        }
+    };
+    println!(
+        "{}: {:.1} % of the test images",
+        options.method.name(),
+        100.0 * accuracy
+    );
+    Ok(())
+}
+
+fn connect(url: &str) -> anyhow::Result<Device> {
+    let device = Device::remote_options(&RemoteHost::websocket(url)).init();
+    Ok(device
+        .with_context(|| format!("no device at {url}"))?
+        .autodiff())
+}
+
+impl Options {
+    /// Trains through Burn's Learner, and returns the accuracy on the test images, from 0 to 1.
+    fn train<M: Network>(
+        &self,
+        model: M,
+        sharpness: Option<SharpnessMetric>,
+        split: &Split,
+        devices: &[Device],
+    ) -> anyhow::Result<f64> {
+        // In the order of the split: Burn begins the shuffles anew in a training that is resumed, which would then be
+        // another one.
+        let loader = |digits: &[Digit]| -> Arc<dyn DataLoader<DigitBatch>> {
+            DataLoaderBuilder::new(DigitBatcher)
+                .batch_size(self.batch_size as usize)
+                .set_device(devices[0].clone())
+                .build(InMemDataset::new(digits.to_vec()))
+        };
+        let bar = progress_bar("epochs", u64::from(self.epochs));
+        let last = match self.resume {
+            true => self.last_checkpoint(),
+            false => None,
+        };
+        bar.set_position(last.unwrap_or(0) as u64);
+        let (renderer, _) = ProgressRenderer::new(bar, "Accuracy");
+        let mut training =
+            SupervisedTraining::new(&self.folder, loader(&split.train), loader(&split.valid))
+                .metrics((AccuracyMetric::new(), LossMetric::new()))
+                .num_epochs(self.epochs as usize)
+                .with_default_checkpointers()
+                .with_checkpointing_strategy(KeepLastNCheckpoints::new(2))
+                .with_training_strategy(TrainingStrategy::Default(ExecutionStrategy::multi(
+                    devices.to_vec(),
+                    MultiDeviceOptim::OptimMainDevice,
+                )))
+                .renderer(Box::new(renderer));
+        if let Some(sharpness) = sharpness {
+            training = training.metric_train_numeric(sharpness);
+        }
+        if let Some(epoch) = last {
+            training = training.checkpoint(epoch);
+        }
+        let learner = Learner::new(model, AdamWConfig::new().init(), LEARNING_RATE);
+        let result = training.launch(learner);
+        if let Some(error) = result.error {
+            bail!("the training stopped: {error}\n{}", self.how_to_go_on());
+        }
+
+        let mut right = 0;
+        for batch in loader(&split.test).iter() {
+            let output = InferenceStep::step(&result.model, batch?);
+            let classes = output.output.argmax(1).flatten::<1>(0, 1);
+            right += (classes.equal(output.targets).int().sum()).try_into_scalar::<i64>()?;
+        }
+        Ok(right as f64 / split.test.len() as f64)
+    }
+
+    fn how_to_go_on(&self) -> String {
+        let start = match self.last_checkpoint() {
+            Some(epoch) => format!("goes on after epoch {epoch}, which has a checkpoint"),
+            None => "begins anew, for there is no checkpoint yet".to_string(),
+        };
+        format!("When the server is there, the same command with --resume {start}")
+    }
+
+    /// The last epoch whose checkpoint has all of its files.
+    fn last_checkpoint(&self) -> Option<usize> {
+        let folder = self.folder.join("checkpoint");
+        let file = |name: &str, epoch: usize| folder.join(format!("{name}-{epoch}.bpk"));
+        (1..=self.epochs as usize).rev().find(|epoch| {
+            let names = ["model", "optim", "scheduler"];
+            names.iter().all(|name| file(name, *epoch).exists())
+        })
+    }
+}

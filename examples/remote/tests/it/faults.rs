@@ -1,0 +1,163 @@
+//! Servers that die, come back, are not there, or speak another version.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::remote::{ConnectError, RemoteHost};
+use burn::store::ModuleRecord;
+use burn::tensor::Device;
+use burn_sam::{SamConfig, SamModel};
+use burn_sam_tests::{Mlp, Points, values};
+use digits::model::ConvNet;
+
+use crate::relay::Relay;
+use crate::server::Server;
+use crate::training::{LR, sgd};
+
+/// How long an error may take to be told.
+const SECONDS: u64 = 10;
+
+/// The example's program trains for four epochs.
+fn training(servers: &[Server], folder: &Path, more: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_remote"));
+    command.args(["train", "--epochs", "4"]).args(more);
+    command.arg("--folder").arg(folder);
+    for server in servers {
+        command.args(["--server", &server.url]);
+    }
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+/// Waits for a program, and returns what it says of an error, or nothing if there is none.
+fn error_of(mut program: Child, seconds: u64) -> Option<String> {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while program.try_wait().unwrap().is_none() {
+        if Instant::now() > end {
+            program.kill().unwrap();
+            panic!("it still runs after {seconds} s");
+        }
+        sleep(Duration::from_millis(20));
+    }
+    let Output { status, stderr, .. } = program.wait_with_output().unwrap();
+    let words = String::from_utf8(stderr).unwrap();
+    (!status.success()).then_some(words)
+}
+
+/// The weights and what SAM keeps, of the checkpoint after an epoch.
+fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
+    let file = folder.join(format!("checkpoint/model-{epoch}.bpk"));
+    let record = ModuleRecord::load(file).unwrap();
+    let model = ConvNet::new(&Device::flex().autodiff());
+    SamConfig::auto().init(model).load_record(record)
+}
+
+/// Kills one of so many servers in the third epoch, starts all of them again, and goes on.
+fn killed_in_an_epoch(count: usize, killed: usize) {
+    let whole = tempfile::tempdir().unwrap();
+    let mut servers: Vec<Server> = (0..count).map(|_| Server::start()).collect();
+    assert_eq!(error_of(training(&servers, whole.path(), &[]), 100), None);
+
+    let folder = tempfile::tempdir().unwrap();
+    let program = training(&servers, folder.path(), &[]);
+    while !folder.path().join("checkpoint/scheduler-2.bpk").exists() {
+        sleep(Duration::from_millis(1));
+    }
+    servers[killed].kill();
+    let error = error_of(program, SECONDS).expect("an error");
+    assert!(error.contains("the training stopped"), "{error}");
+    assert!(error.contains("--resume"), "{error}");
+    assert!(!folder.path().join("checkpoint/model-4.bpk").exists());
+
+    // The others too: a server of Burn's does not connect again to one that it has lost.
+    for server in &mut servers {
+        server.kill();
+        *server = Server::start_at(server.address());
+    }
+    let resumed = training(&servers, folder.path(), &["--resume"]);
+    assert_eq!(error_of(resumed, 100), None);
+    let [resumed, whole] = [&folder, &whole].map(|folder| {
+        let mut values = values(&checkpoint(folder.path(), 4));
+        if count > 1 {
+            // Burn's devices take turns at them as they come.
+            values.retain(|(path, _)| !path.contains("running_"));
+        }
+        values
+    });
+    assert_eq!(resumed, whole);
+}
+
+#[test]
+fn a_server_killed_in_an_epoch_costs_that_epoch() {
+    killed_in_an_epoch(1, 0);
+}
+
+#[test]
+fn so_does_one_of_two() {
+    for killed in [0, 1] {
+        killed_in_an_epoch(2, killed);
+    }
+}
+
+#[test]
+fn a_server_killed_between_two_passes_is_told() {
+    let mut server = Server::start();
+    let device = server.device();
+    let points = Points::new(0, &device);
+    let mut model = Mlp::new(1, &device);
+    let mut steps = SamConfig::new().steps(&model);
+    let mut optim = sgd();
+    let start = Instant::now();
+    for step in 0..4 {
+        let mut passes = 0;
+        let (updated, losses) = steps.minimize(&mut optim, LR, model, |model: &Mlp| {
+            passes += 1;
+            if [step, passes] == [1, 2] {
+                server.kill();
+            }
+            model.loss(&points)
+        });
+        model = updated;
+        let loss = losses.climbed.unwrap().try_into_scalar::<f32>();
+        assert_eq!(loss.is_ok(), step == 0, "step {step}: {loss:?}");
+        if step == 2 {
+            // It comes back, and knows nothing of what was.
+            server = Server::start_at(server.address());
+        }
+    }
+    assert!(start.elapsed() < Duration::from_secs(SECONDS));
+}
+
+#[test]
+fn no_server_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gone = [Server::start()];
+    gone[0].kill();
+    // Burn tries for 16 seconds.
+    let error = error_of(training(&gone, folder.path(), &[]), 16 + SECONDS).expect("an error");
+    assert!(error.contains(&gone[0].url), "{error}");
+    assert!(error.contains("is the server running?"), "{error}");
+}
+
+#[test]
+fn a_server_of_another_version_is_an_error() {
+    let server = Server::start();
+    // The answer to a handshake: `Init`, and an array that begins with the version.
+    let relay = Relay::rewriting(&server, |message| {
+        let init = message.windows(4).position(|bytes| bytes == b"Init");
+        if let Some(init) = init {
+            message[init + 5] += 1;
+        }
+    });
+    let options = Device::remote_options(&RemoteHost::websocket(&relay.url));
+    match options.init() {
+        Err(ConnectError::IncompatibleProtocol {
+            client_version,
+            server_version,
+        }) => assert_eq!(server_version, client_version + 1),
+        other => panic!("{other:?}"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What a step sends. It does not grow with the weights: neither they nor gradients go over the wire.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::tensor::activation::tanh;
+use burn::tensor::{Device, Tensor};
+use burn_sam_tests::{FEATURES, Points, linear};
+use clap::ValueEnum;
+use example_common::Method;
+
+use crate::relay::Relay;
+use crate::server::{Server, device};
+
+/// Of a measurement: two of LookSAM's periods.
+const STEPS: usize = 10;
+
+/// A perceptron of any depth and width.
+#[derive(Module, Debug)]
+struct Stack {
+    layers: Vec<Linear>,
+}
+
+impl Stack {
+    fn new(depth: usize, width: usize, device: &Device) -> Self {
+        let inputs = |layer| if layer == 0 { FEATURES } else { width };
+        let layers = (0..depth)
+            .map(|layer| linear(layer as u64, inputs(layer), width, device))
+            .collect();
+        Self { layers }
+    }
+
+    fn loss(&self, points: &Points) -> Tensor<1> {
+        let step = |x, layer: &Linear| tanh(layer.forward(x));
+        self.layers
+            .iter()
+            .fold(points.x.clone(), step)
+            .square()
+            .mean()
+    }
+}
+
+/// Messages and bytes from the client, and messages from the server, in so many steps and a wait for them.
+fn traffic(relay: &Relay, method: Method, [depth, width]: [usize; 2]) -> [usize; 3] {
+    let device = device(&relay.url);
+    let mut model = Stack::new(depth, width, &device);
+    let points = Points::new(0, &device);
+    let mut optim = SgdConfig::new().init();
+    let mut steps = method.config(0.1, 4).map(|sam| sam.steps(&model));
+    let mut step = |mut model| {
+        for _ in 0..STEPS {
+            model = match &mut steps {
+                None => plain_step(&mut optim, model, &points),
+                Some(steps) => {
+                    let loss = |model: &Stack, _| model.loss(&points);
+                    steps.minimize_on_part(&mut optim, 0.1, model, loss).0
+                }
+            };
+        }
+        device.sync().unwrap();
+        model
+    };
+    model = step(model);
+    let before = [relay.up.get(), relay.down.get()];
+    step(model);
+    let after = [relay.up.get(), relay.down.get()];
+    let [messages, bytes] = [0, 1].map(|count| after[0][count] - before[0][count]);
+    [messages, bytes, after[1][0] - before[1][0]]
+}
+
+fn plain_step(optim: &mut ModuleOptimizer, model: Stack, points: &Points) -> Stack {
+    let grads = model.loss(points).backward();
+    let grads = burn::optim::GradientsParams::from_grads(grads, &model);
+    optim.step(0.1, model, grads)
+}
+
+#[test]
+fn neither_weights_nor_gradients_are_sent() {
+    let server = Server::start();
+    let relay = Relay::new(&server);
+    println!("a step of 8 parameters: messages, bytes; those for each 8 more");
+    for method in Method::value_variants() {
+        let [narrow, wide, deep, deeper] =
+            [[4, 8], [4, 128], [8, 8], [12, 8]].map(|size| traffic(&relay, *method, size));
+        let [messages, bytes, replies] = narrow;
+        let name = method.name();
+        // The wait's own. Nothing else is read.
+        assert_eq!([replies, wide[2], deep[2], deeper[2]], [1; 4], "{name}");
+        // 250 times the weights: shapes are a digit or two longer.
+        assert_eq!(wide[0], messages, "{name}");
+        assert!(
+            wide[1] < bytes + bytes / 20,
+            "{name}: {} for {bytes}",
+            wide[1]
+        );
+        // Each layer costs the same.
+        for count in [0, 1] {
+            let [first, second] = [deep[count] - narrow[count], deeper[count] - deep[count]];
+            let apart = first.abs_diff(second) as f64 / first as f64;
+            assert!(apart < 0.05, "{name}: {first}, then {second}");
+        }
+        let [more, more_bytes] = [0, 1].map(|count| (deep[count] - narrow[count]) / STEPS);
+        println!(
+            "{name}: {}, {}; {more}, {more_bytes}",
+            messages / STEPS,
+            bytes / STEPS
+        );
+    }
+}

@@ -1,0 +1,192 @@
+//! A training on a remote device has the weights of one on the same backend here.
+
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::{Module, ParamGroup};
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::tensor::Device;
+use burn::train::{Learner, RegressionOutput};
+use burn_sam::{AscentPart, Flatness, SamConfig};
+use burn_sam_tests::{Mlp, NormMlp, Points, TrainingModel, train, values};
+use clap::ValueEnum;
+use example_common::Method;
+
+use crate::server::Server;
+
+pub(crate) const LR: f64 = 0.05;
+const STEPS: u64 = 12;
+
+/// With momentum.
+pub(crate) fn sgd() -> ModuleOptimizer {
+    let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+    SgdConfig::new().with_momentum(Some(momentum)).init()
+}
+
+/// What SAM climbs on, if that is not the whole batch.
+pub(crate) fn part_of(points: &Points, part: AscentPart) -> Points {
+    Points {
+        x: part.of(&points.x),
+        y: part.of(&points.y),
+    }
+}
+
+/// On a server's device and on the same backend here.
+fn on_both<T>(server: &Server, f: impl Fn(&Device) -> T) -> [T; 2] {
+    [server.device(), Device::flex().autodiff()].map(|device| f(&device))
+}
+
+/// The same to the rounding of f32: the plain tensor operations that a remote device takes sum in another order than
+/// the kernels for a CPU.
+pub(crate) fn assert_near(what: &str, remote: &[f64], local: &[f64]) {
+    assert_eq!(remote.len(), local.len(), "{what}");
+    let apart = |(a, b): (&f64, &f64)| (a - b).abs() / (1.0 + b.abs());
+    let apart = remote.iter().zip(local).map(apart).fold(0.0, f64::max);
+    assert!(apart < 1e-5, "{what}: {apart:e} apart");
+    println!("{what}: {apart:e} apart");
+}
+
+/// [`assert_near`] of two modules' weights.
+pub(crate) fn assert_same<M: Module>(what: &str, remote: &M, local: &M) {
+    let [remote, local] = [remote, local].map(|model| {
+        let values = values(model).into_iter();
+        values.flat_map(|(_, values)| values).collect::<Vec<_>>()
+    });
+    assert_near(what, &remote, &local);
+}
+
+fn assert_same_statistics(what: &str, remote: &NormMlp, local: &NormMlp) {
+    let [remote, local] = [remote, local].map(|model| {
+        let statistics = model.statistics().into_iter();
+        statistics.map(f64::from).collect::<Vec<_>>()
+    });
+    assert_near(&format!("{what}, statistics"), &remote, &local);
+}
+
+/// Trains in a loop.
+fn looped<M: TrainingModel>(
+    mut model: M,
+    sam: Option<&SamConfig>,
+    mut optim: ModuleOptimizer,
+    device: &Device,
+) -> M {
+    let mut steps = sam.map(|sam| sam.steps(&model));
+    for seed in 0..STEPS {
+        let points = Points::new(seed, device);
+        model = match &mut steps {
+            None => {
+                let grads = model.predict(&points).loss.backward();
+                let grads = GradientsParams::from_grads(grads, &model);
+                optim.step(LR, model, grads)
+            }
+            Some(steps) => {
+                let loss = |model: &M, part| model.predict(&part_of(&points, part)).loss;
+                steps.minimize_on_part(&mut optim, LR, model, loss).0
+            }
+        };
+    }
+    model
+}
+
+#[test]
+fn each_method_in_a_loop() {
+    let server = Server::start();
+    for method in Method::value_variants() {
+        let sam = method.config(0.1, 4);
+        let [remote, local] = on_both(&server, |device| {
+            looped(NormMlp::new(1, device), sam.as_ref(), sgd(), device)
+        });
+        assert_same(method.name(), &remote, &local);
+        assert_same_statistics(method.name(), &remote, &local);
+    }
+}
+
+#[test]
+fn each_method_in_the_learner() {
+    let server = Server::start();
+    for method in Method::value_variants() {
+        let Some(sam) = method.config(0.1, 4) else {
+            continue;
+        };
+        let [remote, local] = on_both(&server, |device| {
+            let mut model = sam.init_on_part(NormMlp::new(1, device), part_of);
+            let sharpness = model.sharpness(|output: &RegressionOutput| output.loss.clone());
+            let rho = model.rho_metric();
+            let learner = Learner::new(model, sgd(), LR);
+            let directory = tempfile::tempdir().unwrap();
+            let (result, losses) = train(learner, (STEPS, device), directory.path(), |training| {
+                training
+                    .metric_train_numeric(sharpness)
+                    .metric_train_numeric(rho)
+            });
+            (result.model.into_inner(), losses)
+        });
+        assert_same(method.name(), &remote.0, &local.0);
+        assert_same_statistics(method.name(), &remote.0, &local.0);
+        assert_near("validation losses", &remote.1, &local.1);
+    }
+}
+
+#[test]
+fn groups_adaptive_radii_and_clipping() {
+    let server = Server::start();
+    let groups = SamConfig::new()
+        .with_rho(0.1)
+        .with_group(ParamGroup::from_predicate("norm"), 0.5)
+        .with_group(ParamGroup::from_predicate("bias"), 0.0);
+    let clipping = Some(GradientClippingConfig::Norm(0.5));
+    for sam in [groups.clone(), groups.with_adaptive(true)] {
+        let [remote, local] = on_both(&server, |device| {
+            let optim = SgdConfig::new()
+                .with_gradient_clipping(clipping.clone())
+                .init();
+            looped(NormMlp::new(1, device), Some(&sam), optim, device)
+        });
+        assert_same(&format!("adaptive: {}", sam.adaptive()), &remote, &local);
+    }
+    // Not with batch normalization: Adam makes steps of the rounding of gradients that are zero.
+    let sam = SamConfig::new().with_rho(0.1);
+    let [remote, local] = on_both(&server, |device| {
+        looped(
+            Mlp::new(1, device),
+            Some(&sam),
+            AdamConfig::new().init(),
+            device,
+        )
+    });
+    assert_same("Adam", &remote, &local);
+}
+
+#[test]
+fn two_steps_by_hand() {
+    let server = Server::start();
+    let sam = SamConfig::new().with_rho(0.1);
+    let [remote, local] = on_both(&server, |device| {
+        let mut model = NormMlp::new(1, device);
+        let mut optim = sgd();
+        for seed in 0..STEPS {
+            let points = Points::new(seed, device);
+            let grads = model.predict(&points).loss.backward();
+            let climbed = sam.first_step(model, grads);
+            let grads = climbed.predict(&points).loss.backward();
+            model = climbed.second_step(&mut optim, LR, grads);
+        }
+        model
+    });
+    assert_same("two steps", &remote, &local);
+}
+
+#[test]
+fn measures_of_flatness() {
+    let server = Server::start();
+    let [remote, local] = on_both(&server, |device| {
+        let model = NormMlp::new(1, device);
+        let batches = [Points::new(0, device), Points::new(1, device)];
+        let loss = |model: &NormMlp, points: &Points| model.predict(points).loss;
+        let flatness = Flatness::new(&model, &batches, loss).unwrap();
+        [
+            flatness.sharpness(&SamConfig::new()).unwrap(),
+            flatness.eigenvalues(1, 0).unwrap()[0].value,
+        ]
+    });
+    assert_near("sharpness and eigenvalue", &remote, &local);
+}
