@@ -1,6 +1,7 @@
 //! The machine that decides what is computed.
 
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -22,9 +23,11 @@ use example_common::options::{progress_bar, radius};
 use example_common::{Method, ProgressRenderer};
 
 /// Trains a convolutional network with batch normalization on handwritten digits, 40 % of them with a wrong label.
+///
+/// A training that was interrupted goes on after its last checkpoint: the same command, with --resume.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A server, as it prints itself: ws://ADDRESS:PORT. More than one, each after its own --server, share each step
+    /// A server: ws://ADDRESS:PORT. More than one, each after its own --server, share each step
     #[arg(long = "server", value_name = "URL", required = true)]
     servers: Vec<String>,
     /// The method
@@ -53,6 +56,7 @@ pub(crate) struct Options {
 const LEARNING_RATE: f64 = 3e-3;
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
+    let done = options.done()?;
     let devices = (options.servers.iter())
         .map(|url| connect(url))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -61,13 +65,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
     let network = seeded(ConvNet::new, options.seed, &devices[0]);
     let accuracy = match options.method.config(options.rho, steps / 12) {
-        None => options.train(network, None, &split, &devices)?,
+        None => options.train(network, None, &split, &devices, done)?,
         Some(sam) => {
             // What in this program is SAM's: this line,
             let mut network = sam.init_on_part(network, DigitBatch::part);
             // and this metric. Neither knows where the network is.
             let sharpness = network.sharpness(|output| output.loss.clone());
-            options.train(network, Some(sharpness), &split, &devices)?
+            options.train(network, Some(sharpness), &split, &devices, done)?
         }
     };
     println!(
@@ -93,6 +97,7 @@ impl Options {
         sharpness: Option<SharpnessMetric>,
         split: &Split,
         devices: &[Device],
+        done: Option<usize>,
     ) -> anyhow::Result<f64> {
         // In the order of the split: Burn begins the shuffles anew in a training that is resumed, which would then be
         // another one.
@@ -103,11 +108,7 @@ impl Options {
                 .build(InMemDataset::new(digits.to_vec()))
         };
         let bar = progress_bar("epochs", u64::from(self.epochs));
-        let last = match self.resume {
-            true => self.last_checkpoint(),
-            false => None,
-        };
-        bar.set_position(last.unwrap_or(0) as u64);
+        bar.set_position(done.unwrap_or(0) as u64);
         let (renderer, _) = ProgressRenderer::new(bar, "Accuracy");
         let mut training =
             SupervisedTraining::new(&self.folder, loader(&split.train), loader(&split.valid))
@@ -123,39 +124,98 @@ impl Options {
         if let Some(sharpness) = sharpness {
             training = training.metric_train_numeric(sharpness);
         }
-        if let Some(epoch) = last {
+        if let Some(epoch) = done {
             training = training.checkpoint(epoch);
         }
         let learner = Learner::new(model, AdamWConfig::new().init(), LEARNING_RATE);
-        let result = training.launch(learner);
-        if let Some(error) = result.error {
-            bail!("the training stopped: {error}\n{}", self.how_to_go_on());
-        }
+        // Burn tells of a server that is lost while a metric is read by an error, while a checkpoint is, by a panic.
+        let result = catch_unwind(AssertUnwindSafe(|| training.launch(learner)));
+        let model = match result.map(|result| (result.model, result.error)) {
+            Ok((model, None)) => model,
+            Ok((_, Some(error))) => bail!("the training stopped: {error}\n{}", self.how_to_go_on()),
+            Err(_) => bail!("the training stopped\n{}", self.how_to_go_on()),
+        };
 
         let mut right = 0;
         for batch in loader(&split.test).iter() {
-            let output = InferenceStep::step(&result.model, batch?);
+            let output = InferenceStep::step(&model, batch?);
             let classes = output.output.argmax(1).flatten::<1>(0, 1);
-            right += (classes.equal(output.targets).int().sum()).try_into_scalar::<i64>()?;
+            let hits = classes.equal(output.targets).int().sum();
+            right += (hits.try_into_scalar::<i64>()).context("the test stopped")?;
         }
         Ok(right as f64 / split.test.len() as f64)
     }
 
-    fn how_to_go_on(&self) -> String {
-        let start = match self.last_checkpoint() {
-            Some(epoch) => format!("goes on after epoch {epoch}, which has a checkpoint"),
-            None => "begins anew, for there is no checkpoint yet".to_string(),
-        };
-        format!("When the server is there, the same command with --resume {start}")
+    /// The epoch to go on after, in a folder that has no other training than this one.
+    fn done(&self) -> anyhow::Result<Option<usize>> {
+        let folder = &self.folder;
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
+        let file = folder.join("settings");
+        let settings = format!(
+            "method {:?}, rho {}, epochs {}, batch size {}, seed {}, servers {}",
+            self.method,
+            self.rho,
+            self.epochs,
+            self.batch_size,
+            self.seed,
+            self.servers.len()
+        );
+        let done = last_checkpoint(folder);
+        match (self.resume, done) {
+            (false, None) => std::fs::write(&file, settings)
+                .with_context(|| format!("cannot write {}", file.display()))?,
+            (false, Some(epoch)) => bail!(
+                "{} has a training that came to epoch {epoch}: go on with --resume, or choose another --folder",
+                folder.display()
+            ),
+            (true, None) => bail!("{} has no checkpoint to go on from", folder.display()),
+            (true, Some(epoch)) => {
+                let before = std::fs::read_to_string(&file)
+                    .with_context(|| format!("cannot read {}", file.display()))?;
+                if before != settings {
+                    bail!(
+                        "{} is a training with {before}, not {settings}",
+                        folder.display()
+                    );
+                }
+                if epoch == self.epochs as usize {
+                    bail!("{} has all of its {epoch} epochs", folder.display());
+                }
+                eprintln!("goes on after epoch {epoch}");
+            }
+        }
+        Ok(done)
     }
 
-    /// The last epoch whose checkpoint has all of its files.
-    fn last_checkpoint(&self) -> Option<usize> {
-        let folder = self.folder.join("checkpoint");
-        let file = |name: &str, epoch: usize| folder.join(format!("{name}-{epoch}.bpk"));
-        (1..=self.epochs as usize).rev().find(|epoch| {
-            let names = ["model", "optim", "scheduler"];
-            names.iter().all(|name| file(name, *epoch).exists())
-        })
+    fn how_to_go_on(&self) -> String {
+        let servers = match self.servers.len() {
+            1 => "Start the server again, if it is gone",
+            _ => "Start all servers again, also those that are there",
+        };
+        match last_checkpoint(&self.folder) {
+            Some(epoch) => {
+                format!("{servers}; the same command with --resume goes on after epoch {epoch}")
+            }
+            None => format!("{servers}; there is no checkpoint yet, to go on from"),
+        }
     }
+}
+
+/// The last epoch whose checkpoint has all of its files.
+fn last_checkpoint(folder: &Path) -> Option<usize> {
+    let folder = folder.join("checkpoint");
+    let epoch_of = |file: &str| {
+        file.strip_prefix("scheduler-")?
+            .strip_suffix(".bpk")?
+            .parse()
+            .ok()
+    };
+    (std::fs::read_dir(&folder).ok()?)
+        .filter_map(|file| epoch_of(file.ok()?.file_name().to_str()?))
+        .filter(|epoch| {
+            let there = |name| folder.join(format!("{name}-{epoch}.bpk")).exists();
+            ["model", "optim"].into_iter().all(there)
+        })
+        .max()
 }

@@ -21,12 +21,12 @@ use crate::training::{LR, sgd};
 const SECONDS: u64 = 10;
 
 /// The example's program trains for four epochs.
-fn training(servers: &[Server], folder: &Path, more: &[&str]) -> Child {
+fn training<'a>(urls: impl IntoIterator<Item = &'a String>, folder: &Path, more: &[&str]) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_remote"));
     command.args(["train", "--epochs", "4"]).args(more);
     command.arg("--folder").arg(folder);
-    for server in servers {
-        command.args(["--server", &server.url]);
+    for url in urls {
+        command.args(["--server", url]);
     }
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
@@ -55,39 +55,72 @@ fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
     SamConfig::auto().init(model).load_record(record)
 }
 
+fn urls(servers: &[Server]) -> impl Iterator<Item = &String> {
+    servers.iter().map(|server| &server.url)
+}
+
+/// The weights of a training without interruption, and what SAM keeps.
+fn uninterrupted(servers: &[Server]) -> Vec<(String, Vec<f64>)> {
+    let folder = tempfile::tempdir().unwrap();
+    assert_eq!(
+        error_of(training(urls(servers), folder.path(), &[]), 100),
+        None
+    );
+    weights(folder.path(), servers.len())
+}
+
+fn weights(folder: &Path, servers: usize) -> Vec<(String, Vec<f64>)> {
+    let mut values = values(&checkpoint(folder, 4));
+    if servers > 1 {
+        // Burn's devices take turns at them as they come.
+        values.retain(|(path, _)| !path.contains("running_"));
+    }
+    values
+}
+
+/// Goes on after an epoch, and not from the start.
+fn resumed(servers: &[Server], folder: &Path, epoch: usize) -> Vec<(String, Vec<f64>)> {
+    std::fs::remove_dir_all(folder.join("train")).unwrap();
+    let program = training(urls(servers), folder, &["--resume"]);
+    assert_eq!(error_of(program, 100), None);
+    let epochs = (1..=4).filter(|epoch| folder.join(format!("train/epoch-{epoch}")).exists());
+    assert!(epochs.eq(epoch + 1..=4), "after {epoch}");
+    weights(folder, servers.len())
+}
+
+/// The epoch that an error says to go on after.
+fn epoch_of(error: &str) -> usize {
+    let epoch = error.split("--resume goes on after epoch ").nth(1);
+    let epoch = epoch.and_then(|rest| rest.lines().next()?.parse().ok());
+    epoch.unwrap_or_else(|| panic!("no epoch in: {error}"))
+}
+
 /// Kills one of so many servers in the third epoch, starts all of them again, and goes on.
 fn killed_in_an_epoch(count: usize, killed: usize) {
-    let whole = tempfile::tempdir().unwrap();
     let mut servers: Vec<Server> = (0..count).map(|_| Server::start()).collect();
-    assert_eq!(error_of(training(&servers, whole.path(), &[]), 100), None);
+    let whole = uninterrupted(&servers);
 
     let folder = tempfile::tempdir().unwrap();
-    let program = training(&servers, folder.path(), &[]);
+    let mut program = training(urls(&servers), folder.path(), &[]);
     while !folder.path().join("checkpoint/scheduler-2.bpk").exists() {
+        assert!(
+            program.try_wait().unwrap().is_none(),
+            "before its second epoch"
+        );
         sleep(Duration::from_millis(1));
     }
     servers[killed].kill();
     let error = error_of(program, SECONDS).expect("an error");
-    assert!(error.contains("the training stopped"), "{error}");
-    assert!(error.contains("--resume"), "{error}");
-    assert!(!folder.path().join("checkpoint/model-4.bpk").exists());
+    assert!(error.contains("the training stopped: "), "{error}");
+    let epoch = epoch_of(&error);
+    assert!([2, 3].contains(&epoch), "{error}");
 
     // The others too: a server of Burn's does not connect again to one that it has lost.
     for server in &mut servers {
         server.kill();
         *server = Server::start_at(server.address());
     }
-    let resumed = training(&servers, folder.path(), &["--resume"]);
-    assert_eq!(error_of(resumed, 100), None);
-    let [resumed, whole] = [&folder, &whole].map(|folder| {
-        let mut values = values(&checkpoint(folder.path(), 4));
-        if count > 1 {
-            // Burn's devices take turns at them as they come.
-            values.retain(|(path, _)| !path.contains("running_"));
-        }
-        values
-    });
-    assert_eq!(resumed, whole);
+    assert_eq!(resumed(&servers, folder.path(), epoch), whole);
 }
 
 #[test]
@@ -100,6 +133,55 @@ fn so_does_one_of_two() {
     for killed in [0, 1] {
         killed_in_an_epoch(2, killed);
     }
+}
+
+/// With four steps an epoch, most of what a server sends is the weights and Adam's averages, for the checkpoints.
+#[test]
+fn a_server_lost_while_a_checkpoint_is_read_costs_that_epoch() {
+    let few = ["--batch-size", "250"];
+    let servers = [Server::start()];
+    let folder = tempfile::tempdir().unwrap();
+    let relay = Relay::new(&servers[0]);
+    let program = training([&relay.url], folder.path(), &few);
+    assert_eq!(error_of(program, 100), None);
+    let [_, all] = relay.down.get();
+    let whole = weights(folder.path(), 1);
+
+    let mut in_a_checkpoint = 0;
+    for part in [0.40, 0.45, 0.65, 0.70] {
+        let folder = tempfile::tempdir().unwrap();
+        let relay = Relay::until(&servers[0], (part * all as f64) as usize);
+        let program = training([&relay.url], folder.path(), &few);
+        let error = error_of(program, SECONDS).expect("an error");
+        // Burn's Learner has no word for it.
+        in_a_checkpoint += usize::from(!error.contains("the training stopped: "));
+        let epoch = epoch_of(&error);
+        std::fs::remove_dir_all(folder.path().join("train")).unwrap();
+        let resume = [&few[..], &["--resume"]].concat();
+        let program = training(urls(&servers), folder.path(), &resume);
+        assert_eq!(error_of(program, 100), None);
+        assert!(!folder.path().join(format!("train/epoch-{epoch}")).exists());
+        assert_eq!(weights(folder.path(), 1), whole, "cut after {part}");
+    }
+    assert!(in_a_checkpoint > 0);
+}
+
+#[test]
+fn a_folder_has_one_training() {
+    let servers = [Server::start()];
+    let folder = tempfile::tempdir().unwrap();
+    let error = |more: &[&str]| {
+        let program = training(urls(&servers), folder.path(), more);
+        error_of(program, 100).expect("an error")
+    };
+    assert!(error(&["--resume"]).contains("no checkpoint"));
+    assert_eq!(
+        error_of(training(urls(&servers), folder.path(), &[]), 100),
+        None
+    );
+    assert!(error(&[]).contains("came to epoch 4"));
+    assert!(error(&["--resume"]).contains("all of its 4 epochs"));
+    assert!(error(&["--resume", "--method", "sgd"]).contains("method Auto"));
 }
 
 #[test]
@@ -137,7 +219,8 @@ fn no_server_is_an_error() {
     let mut gone = [Server::start()];
     gone[0].kill();
     // Burn tries for 16 seconds.
-    let error = error_of(training(&gone, folder.path(), &[]), 16 + SECONDS).expect("an error");
+    let error =
+        error_of(training(urls(&gone), folder.path(), &[]), 16 + SECONDS).expect("an error");
     assert!(error.contains(&gone[0].url), "{error}");
     assert!(error.contains("is the server running?"), "{error}");
 }

@@ -38,8 +38,17 @@ impl Relay {
         Self::rewriting(server, |_| ())
     }
 
+    /// To a server, until it has sent so many bytes.
+    pub(crate) fn until(server: &Server, bytes: usize) -> Self {
+        Self::with(server, |_| (), bytes)
+    }
+
     /// To a server, with its messages rewritten.
     pub(crate) fn rewriting(server: &Server, rewrite: fn(&mut [u8])) -> Self {
+        Self::with(server, rewrite, usize::MAX)
+    }
+
+    fn with(server: &Server, rewrite: fn(&mut [u8]), most: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let relay = Self {
             url: format!("ws://{}", listener.local_addr().unwrap()),
@@ -59,17 +68,23 @@ impl Relay {
                 }
                 let (from, to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
                 let (up, down) = (up.clone(), down.clone());
-                spawn(move || relay_all(client, server, &up, |_| ()));
-                spawn(move || relay_all(from, to, &down, rewrite));
+                spawn(move || relay_all(client, server, &up, |_| (), usize::MAX));
+                spawn(move || relay_all(from, to, &down, rewrite, most));
             }
         });
         relay
     }
 }
 
-fn relay_all(from: TcpStream, mut to: TcpStream, counts: &Counts, rewrite: fn(&mut [u8])) {
+fn relay_all(
+    from: TcpStream,
+    mut to: TcpStream,
+    counts: &Counts,
+    rewrite: fn(&mut [u8]),
+    most: usize,
+) {
     // What ends a connection at one end, ends it at the other.
-    let _ = relay_messages(&mut BufReader::new(&from), &mut to, counts, rewrite);
+    let _ = relay_messages(&mut BufReader::new(&from), &mut to, counts, rewrite, most);
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }
@@ -80,6 +95,7 @@ fn relay_messages(
     to: &mut TcpStream,
     counts: &Counts,
     rewrite: fn(&mut [u8]),
+    most: usize,
 ) -> io::Result<()> {
     let mut header = Vec::new();
     while !header.ends_with(b"\r\n\r\n") {
@@ -114,6 +130,9 @@ fn relay_messages(
         if frame[0] & 0x0f == 2 {
             counts.messages.fetch_add(1, Ordering::SeqCst);
             counts.bytes.fetch_add(frame.len(), Ordering::SeqCst);
+        }
+        if counts.get()[1] > most {
+            return Ok(());
         }
         to.write_all(&frame)?;
     }

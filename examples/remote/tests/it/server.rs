@@ -47,7 +47,7 @@ impl Server {
         device(&self.url)
     }
 
-    /// At once, as in a power cut.
+    /// At once, in the middle of whatever it does.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

@@ -78,6 +78,12 @@ fn plain_step(optim: &mut ModuleOptimizer, model: Stack, points: &Points) -> Sta
 fn neither_weights_nor_gradients_are_sent() {
     let server = Server::start();
     let relay = Relay::new(&server);
+    // A tensor's number takes two bytes more from 65,536 on: count above that, whatever the other tests have made.
+    let mut tensor = Tensor::<1>::ones([1], &device(&relay.url));
+    for _ in 0..70_000 {
+        tensor = tensor + 1.0;
+    }
+    drop(tensor);
     println!("a step of 8 parameters: messages, bytes; those for each 8 more");
     for method in Method::value_variants() {
         let [narrow, wide, deep, deeper] =
@@ -86,7 +92,7 @@ fn neither_weights_nor_gradients_are_sent() {
         let name = method.name();
         // The wait's own. Nothing else is read.
         assert_eq!([replies, wide[2], deep[2], deeper[2]], [1; 4], "{name}");
-        // 250 times the weights: shapes are a digit or two longer.
+        // 200 times the weights: shapes are a digit or two longer.
         assert_eq!(wide[0], messages, "{name}");
         assert!(
             wide[1] < bytes + bytes / 20,
