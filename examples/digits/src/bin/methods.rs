@@ -93,8 +93,8 @@ fn text_width(name: &str) -> i32 {
 }
 
 /// For each point, where its name goes: the nearest place, to the right or the left of it, that neither a
-/// point nor another name has taken and that is not beyond the left edge. All in pixels.
-fn place(points: &[(f64, f64)], names: &[String], edge: f64) -> Vec<(i32, i32)> {
+/// point nor another name has taken and that is not beyond the left or the upper edge. All in pixels.
+fn place(points: &[(f64, f64)], names: &[String], edges: (f64, f64)) -> Vec<(i32, i32)> {
     // Left, right, and middle height.
     let mut taken: Vec<(f64, f64, f64)> =
         points.iter().map(|(x, y)| (x - 6.0, x + 6.0, *y)).collect();
@@ -113,7 +113,7 @@ fn place(points: &[(f64, f64)], names: &[String], edge: f64) -> Vec<(i32, i32)> 
             let apart = |other: &(f64, f64, f64)| {
                 left > other.1 || right < other.0 || (middle - other.2).abs() > 11.0
             };
-            left > edge && taken.iter().all(apart)
+            left > edges.0 && middle > edges.1 + 8.0 && taken.iter().all(apart)
         };
         let offset = offsets.clone().find(is_free).unwrap_or((9, 0));
         taken.push(boxed(offset));
@@ -320,7 +320,8 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             .map(|name| name.strip_prefix("SAM, ").unwrap_or(name).to_string())
             .collect();
         let pixels = points.iter().map(|(x, y)| (x * scale.0, -y * scale.1));
-        let offsets = place(&pixels.collect::<Vec<_>>(), &names, 0.8 * scale.0);
+        let edges = (0.8 * scale.0, -100.0 * scale.1);
+        let offsets = place(&pixels.collect::<Vec<_>>(), &names, edges);
         for ((row, point), (name, (dx, dy))) in
             rows.iter().zip(points).zip(names.iter().zip(offsets))
         {
