@@ -7,7 +7,7 @@ use std::thread::spawn;
 use burn::remote::RemoteHost;
 use burn::tensor::Device;
 
-/// A process of this example that serves flex. It ends with this.
+/// A process of this example that serves a device. It ends with this.
 pub(crate) struct Server {
     process: Child,
     /// `ws://ADDRESS:PORT`
@@ -15,15 +15,20 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// At a port that the system chooses.
+    /// With flex, at a port that the system chooses.
     pub(crate) fn start() -> Self {
         Self::start_at("127.0.0.1:0")
     }
 
-    /// At `ADDRESS:PORT`.
+    /// With flex, at `ADDRESS:PORT`.
     pub(crate) fn start_at(address: &str) -> Self {
+        Self::start_with(address, "flex")
+    }
+
+    /// With another backend.
+    pub(crate) fn start_with(address: &str, backend: &str) -> Self {
         let mut process = Command::new(env!("CARGO_BIN_EXE_remote"))
-            .args(["serve", "--address", address])
+            .args(["serve", "--address", address, "--backend", backend])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -126,6 +126,23 @@ fn each_method_in_the_learner() {
     }
 }
 
+/// Where there is a GPU, or a software driver for one.
+#[cfg(feature = "wgpu")]
+#[test]
+fn a_gpu_behind_the_server() {
+    if burn_sam_tests::wgpu_device().is_none() {
+        return;
+    }
+    let server = Server::start_with("127.0.0.1:0", "wgpu");
+    for method in Method::value_variants() {
+        let sam = method.config(0.1, 4);
+        let [remote, local] = on_both(&server, |device| {
+            looped(NormMlp::new(1, device), sam.as_ref(), sgd(), device)
+        });
+        assert_same(method.name(), &remote, &local);
+    }
+}
+
 #[test]
 fn groups_adaptive_radii_and_clipping() {
     let server = Server::start();
