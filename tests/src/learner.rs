@@ -19,7 +19,7 @@ use indicatif::ProgressBar;
 use crate::Points;
 
 /// Makes the batch of a seed.
-pub struct Seeds;
+struct Seeds;
 
 impl Batcher<u64, Points> for Seeds {
     fn batch(&self, seeds: Vec<u64>, device: &Device) -> Points {
@@ -28,7 +28,7 @@ impl Batcher<u64, Points> for Seeds {
 }
 
 /// The batches of the seeds from 0.
-pub fn loader(batches: u64, device: &Device) -> Arc<dyn DataLoader<Points>> {
+fn loader(batches: u64, device: &Device) -> Arc<dyn DataLoader<Points>> {
     DataLoaderBuilder::new(Seeds)
         .batch_size(1)
         .set_device(device.clone())

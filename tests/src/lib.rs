@@ -9,8 +9,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::tanh;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+use burn_sam::AscentPart;
 use example_common::Backend;
-pub use learner::{Learns, Seeds, loader, train};
+pub use learner::{Learns, train};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 /// The CPU devices, without autodiff.
@@ -63,6 +64,14 @@ impl Points {
         Self {
             x: Tensor::from_data(TensorData::new(x, [8, FEATURES]), device),
             y: Tensor::from_data(TensorData::new(y, [8, 1]), device),
+        }
+    }
+
+    /// What SAM climbs on, if that is not the whole batch.
+    pub fn part(&self, part: AscentPart) -> Self {
+        Self {
+            x: part.of(&self.x),
+            y: part.of(&self.y),
         }
     }
 }

@@ -86,13 +86,6 @@ fn metrics_see_the_first_pass() {
     }
 }
 
-fn part_of(points: &Points, part: AscentPart) -> Points {
-    Points {
-        x: part.of(&points.x),
-        y: part.of(&points.y),
-    }
-}
-
 #[test]
 fn a_part_of_the_batch_is_enough_for_the_ascent() {
     for device in devices() {
@@ -101,14 +94,17 @@ fn a_part_of_the_batch_is_enough_for_the_ascent() {
         let config = sam().with_ascent_fraction(0.25);
 
         let plain = NormMlp::new(1, &device);
-        let part = part_of(&points, config.ascent_part());
+        let part = Points::part(&points, config.ascent_part());
         assert_eq!(part.x.dims()[0], 2);
         let climbed = config.climb(plain.clone(), plain.gradients(&part));
         let expected_item = climbed.predict(&points);
         let optim = || SgdConfig::new().init();
         let expected = optim().step(LR, plain, climbed.gradients(&points));
 
-        let step = TrainStep::step(&config.init_on_part(model.clone(), part_of), points.clone());
+        let step = TrainStep::step(
+            &config.init_on_part(model.clone(), Points::part),
+            points.clone(),
+        );
         // The metrics see the second pass, and so do the running statistics, of the whole batch: those
         // of the inputs do not depend on the weights.
         assert_eq!(read(step.item.loss), read(expected_item.loss));
@@ -480,7 +476,7 @@ fn printed_it_shows_its_settings_and_its_model() {
         .with_eta(0.01)
         .with_group(ParamGroup::from_predicate("bias"), 0.0)
         .with_ascent_fraction(0.5);
-    let text = config.init_on_part(model, part_of).to_string();
+    let text = config.init_on_part(model, Points::part).to_string();
     for line in [
         "\n  rho: 2\n",
         "bias",
@@ -539,7 +535,7 @@ fn a_sam_model_is_not_wrapped_again() {
         assert!(message.contains("SamModel::into_inner"), "{message}");
         let message = panic_message(|| {
             let config = sam().with_ascent_fraction(0.5);
-            config.init_on_part(wrapped, part_of)
+            config.init_on_part(wrapped, Points::part)
         });
         assert!(message.contains("it would take four"), "{message}");
     }

@@ -3,16 +3,16 @@
 use burn::tensor::Device;
 use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim, TrainingStrategy};
 use burn_sam::SamConfig;
-use burn_sam_tests::{Mlp, train};
+use burn_sam_tests::{Mlp, Points, train};
 use clap::ValueEnum;
 use example_common::Method;
 
 use crate::server::Server;
-use crate::training::{LR, assert_same, part_of, sgd};
+use crate::training::{LR, assert_same, sgd};
 
 /// Each of two devices climbs on its own share: four batches an epoch.
 fn shared(sam: &SamConfig, strategy: MultiDeviceOptim, devices: [Device; 2]) -> Mlp {
-    let model = sam.init_on_part(Mlp::new(1, &devices[0]), part_of);
+    let model = sam.init_on_part(Mlp::new(1, &devices[0]), Points::part);
     let learner = Learner::new(model, sgd(), LR);
     let directory = tempfile::tempdir().unwrap();
     let on = (8, &devices[0].clone());

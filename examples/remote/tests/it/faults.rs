@@ -47,6 +47,10 @@ fn error_of(mut program: Child, seconds: u64) -> Option<String> {
     (!status.success()).then_some(words)
 }
 
+fn finishes(program: Child) {
+    assert_eq!(error_of(program, 100), None);
+}
+
 /// The weights and what SAM keeps, of the checkpoint after an epoch.
 fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
     let file = folder.join(format!("checkpoint/model-{epoch}.bpk"));
@@ -62,10 +66,7 @@ fn urls(servers: &[Server]) -> impl Iterator<Item = &String> {
 /// The weights of a training without interruption, and what SAM keeps.
 fn uninterrupted(servers: &[Server]) -> Vec<(String, Vec<f64>)> {
     let folder = tempfile::tempdir().unwrap();
-    assert_eq!(
-        error_of(training(urls(servers), folder.path(), &[]), 100),
-        None
-    );
+    finishes(training(urls(servers), folder.path(), &[]));
     weights(folder.path(), servers.len())
 }
 
@@ -79,10 +80,18 @@ fn weights(folder: &Path, servers: usize) -> Vec<(String, Vec<f64>)> {
 }
 
 /// Goes on after an epoch, and not from the start.
-fn resumed(servers: &[Server], folder: &Path, epoch: usize) -> Vec<(String, Vec<f64>)> {
+fn resumed(
+    servers: &[Server],
+    folder: &Path,
+    epoch: usize,
+    more: &[&str],
+) -> Vec<(String, Vec<f64>)> {
     std::fs::remove_dir_all(folder.join("train")).unwrap();
-    let program = training(urls(servers), folder, &["--resume"]);
-    assert_eq!(error_of(program, 100), None);
+    finishes(training(
+        urls(servers),
+        folder,
+        &[more, &["--resume"]].concat(),
+    ));
     let epochs = (1..=4).filter(|epoch| folder.join(format!("train/epoch-{epoch}")).exists());
     assert!(epochs.eq(epoch + 1..=4), "after {epoch}");
     weights(folder, servers.len())
@@ -120,7 +129,7 @@ fn killed_in_an_epoch(count: usize, killed: usize) {
         server.kill();
         *server = Server::start_at(server.address());
     }
-    assert_eq!(resumed(&servers, folder.path(), epoch), whole);
+    assert_eq!(resumed(&servers, folder.path(), epoch, &[]), whole);
 }
 
 #[test]
@@ -161,8 +170,7 @@ fn a_server_lost_while_a_checkpoint_is_read_costs_that_epoch() {
     let servers = [Server::start()];
     let folder = tempfile::tempdir().unwrap();
     let relay = Relay::new(&servers[0]);
-    let program = training([&relay.url], folder.path(), &few);
-    assert_eq!(error_of(program, 100), None);
+    finishes(training([&relay.url], folder.path(), &few));
     let [_, all] = relay.down.get();
     let whole = weights(folder.path(), 1);
 
@@ -175,12 +183,8 @@ fn a_server_lost_while_a_checkpoint_is_read_costs_that_epoch() {
         // Burn's Learner has no word for it.
         in_a_checkpoint += usize::from(!error.contains("the training stopped: "));
         let epoch = epoch_of(&error);
-        std::fs::remove_dir_all(folder.path().join("train")).unwrap();
-        let resume = [&few[..], &["--resume"]].concat();
-        let program = training(urls(&servers), folder.path(), &resume);
-        assert_eq!(error_of(program, 100), None);
-        assert!(!folder.path().join(format!("train/epoch-{epoch}")).exists());
-        assert_eq!(weights(folder.path(), 1), whole, "cut after {part}");
+        let resumed = resumed(&servers, folder.path(), epoch, &few);
+        assert_eq!(resumed, whole, "cut after {part}");
     }
     assert!(in_a_checkpoint > 0);
 }
@@ -194,10 +198,7 @@ fn a_folder_has_one_training() {
         error_of(program, 100).expect("an error")
     };
     assert!(error(&["--resume"]).contains("no checkpoint"));
-    assert_eq!(
-        error_of(training(urls(&servers), folder.path(), &[]), 100),
-        None
-    );
+    finishes(training(urls(&servers), folder.path(), &[]));
     assert!(error(&[]).contains("came to epoch 4"));
     assert!(error(&["--resume"]).contains("all of its 4 epochs"));
     assert!(error(&["--resume", "--method", "sgd"]).contains("method Auto"));

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::nn::Linear;
-use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::optim::SgdConfig;
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
 use burn_sam_tests::{FEATURES, Points, linear};
@@ -11,6 +11,7 @@ use example_common::Method;
 
 use crate::relay::Relay;
 use crate::server::{Server, device};
+use crate::training::step;
 
 /// Of a measurement: two of LookSAM's periods.
 const STEPS: usize = 10;
@@ -50,33 +51,23 @@ fn traffic(relay: &Relay, method: Method, [depth, width]: [usize; 2]) -> [usize;
     let points = Points::new(0, &device);
     let mut optim = SgdConfig::new().init();
     let mut steps = method.config(0.1, 4).map(|sam| sam.steps(&model));
-    let mut step = |mut model| {
+    let mut run = |mut model| {
         for _ in 0..STEPS {
-            model = match &mut steps {
-                None => plain_step(&mut optim, model, &points),
-                Some(steps) => {
-                    let loss = |model: &Stack, _| model.loss(&points);
-                    steps.minimize_on_part(&mut optim, 0.1, model, loss).0
-                }
-            };
+            model = step(&mut steps, &mut optim, model, |model: &Stack, _| {
+                model.loss(&points)
+            });
         }
         device.sync().unwrap();
         model
     };
     for _ in 0..if FUSED { 5 } else { 1 } {
-        model = step(model);
+        model = run(model);
     }
     let before = [relay.up.get(), relay.down.get()];
-    step(model);
+    run(model);
     let after = [relay.up.get(), relay.down.get()];
     let [messages, bytes] = [0, 1].map(|count| after[0][count] - before[0][count]);
     [messages, bytes, after[1][0] - before[1][0]]
-}
-
-fn plain_step(optim: &mut ModuleOptimizer, model: Stack, points: &Points) -> Stack {
-    let grads = model.loss(points).backward();
-    let grads = burn::optim::GradientsParams::from_grads(grads, &model);
-    optim.step(0.1, model, grads)
 }
 
 #[test]

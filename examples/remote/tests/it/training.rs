@@ -4,9 +4,9 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{Module, ParamGroup};
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer, SgdConfig};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use burn::train::{Learner, RegressionOutput};
-use burn_sam::{AscentPart, Flatness, SamConfig};
+use burn_sam::{AscentPart, Flatness, SamConfig, SamSteps};
 use burn_sam_tests::{Mlp, NormMlp, Points, TrainingModel, train, values};
 use clap::ValueEnum;
 use example_common::Method;
@@ -22,15 +22,7 @@ pub(crate) fn sgd() -> ModuleOptimizer {
     SgdConfig::new().with_momentum(Some(momentum)).init()
 }
 
-/// What SAM climbs on, if that is not the whole batch.
-pub(crate) fn part_of(points: &Points, part: AscentPart) -> Points {
-    Points {
-        x: part.of(&points.x),
-        y: part.of(&points.y),
-    }
-}
-
-/// On a server's device and on the same backend here.
+/// On a server's device and on flex here.
 fn on_both<T>(server: &Server, f: impl Fn(&Device) -> T) -> [T; 2] {
     [server.device(), Device::flex().autodiff()].map(|device| f(&device))
 }
@@ -62,6 +54,23 @@ fn assert_same_statistics(what: &str, remote: &NormMlp, local: &NormMlp) {
     assert_near(&format!("{what}, statistics"), &remote, &local);
 }
 
+/// A step of any method, or the optimizer's own.
+pub(crate) fn step<M: Module>(
+    steps: &mut Option<SamSteps>,
+    optim: &mut ModuleOptimizer,
+    model: M,
+    loss: impl Fn(&M, AscentPart) -> Tensor<1>,
+) -> M {
+    match steps {
+        Some(steps) => steps.minimize_on_part(optim, LR, model, loss).0,
+        None => {
+            let grads = loss(&model, SamConfig::new().ascent_part()).backward();
+            let grads = GradientsParams::from_grads(grads, &model);
+            optim.step(LR, model, grads)
+        }
+    }
+}
+
 /// Trains in a loop.
 fn looped<M: TrainingModel>(
     mut model: M,
@@ -72,32 +81,27 @@ fn looped<M: TrainingModel>(
     let mut steps = sam.map(|sam| sam.steps(&model));
     for seed in 0..STEPS {
         let points = Points::new(seed, device);
-        model = match &mut steps {
-            None => {
-                let grads = model.predict(&points).loss.backward();
-                let grads = GradientsParams::from_grads(grads, &model);
-                optim.step(LR, model, grads)
-            }
-            Some(steps) => {
-                let loss = |model: &M, part| model.predict(&part_of(&points, part)).loss;
-                steps.minimize_on_part(&mut optim, LR, model, loss).0
-            }
-        };
+        model = step(&mut steps, &mut optim, model, |model, part| {
+            model.predict(&points.part(part)).loss
+        });
     }
     model
 }
 
-#[test]
-fn each_method_in_a_loop() {
-    let server = Server::start();
+fn compare_each_method_in_a_loop(server: &Server) {
     for method in Method::value_variants() {
         let sam = method.config(0.1, 4);
-        let [remote, local] = on_both(&server, |device| {
+        let [remote, local] = on_both(server, |device| {
             looped(NormMlp::new(1, device), sam.as_ref(), sgd(), device)
         });
         assert_same(method.name(), &remote, &local);
         assert_same_statistics(method.name(), &remote, &local);
     }
+}
+
+#[test]
+fn each_method_in_a_loop() {
+    compare_each_method_in_a_loop(&Server::start());
 }
 
 #[test]
@@ -108,7 +112,7 @@ fn each_method_in_the_learner() {
             continue;
         };
         let [remote, local] = on_both(&server, |device| {
-            let mut model = sam.init_on_part(NormMlp::new(1, device), part_of);
+            let mut model = sam.init_on_part(NormMlp::new(1, device), Points::part);
             let sharpness = model.sharpness(|output: &RegressionOutput| output.loss.clone());
             let rho = model.rho_metric();
             let learner = Learner::new(model, sgd(), LR);
@@ -133,14 +137,7 @@ fn a_gpu_behind_the_server() {
     if burn_sam_tests::wgpu_device().is_none() {
         return;
     }
-    let server = Server::start_with("127.0.0.1:0", "wgpu");
-    for method in Method::value_variants() {
-        let sam = method.config(0.1, 4);
-        let [remote, local] = on_both(&server, |device| {
-            looped(NormMlp::new(1, device), sam.as_ref(), sgd(), device)
-        });
-        assert_same(method.name(), &remote, &local);
-    }
+    compare_each_method_in_a_loop(&Server::start_with("127.0.0.1:0", "wgpu"));
 }
 
 #[test]
