@@ -6,6 +6,8 @@ use burn::backend::{
     ExtensionType, backend_extension,
 };
 
+use crate::operation::{Reduction, Update};
+
 /// The two operations, on all tensors of a device.
 ///
 /// The tensors of one index have the same shape and type; others may differ. No list is empty but those that
@@ -30,42 +32,6 @@ pub(crate) trait ListBackend: Backend {
         scalars: FloatTensor<Self>,
         update: Update,
     ) -> Floats<Self>;
-}
-
-/// What is summed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Reduction {
-    /// As [`squared_norm`](crate::squared_norm), over gradients; the second list is the weights, or empty
-    /// without `eta`.
-    SquaredNorm { eta: Option<f64> },
-    /// The sum of (b - a)².
-    SquaredDistance,
-    /// <a, a>, <a, b> and <b, b>, of shape `[3]`.
-    InnerProducts,
-}
-
-/// What is written.
-#[derive(Clone, Debug)]
-pub(crate) enum Update {
-    /// As [`perturb`](crate::perturb), over gradients from weights, with a rho for each parameter. The
-    /// scalars are the squared norm and, if there is one, a factor of all rhos.
-    Perturb {
-        rhos: Vec<f64>,
-        eps: f64,
-        along: Along,
-    },
-    /// As [`combine`](crate::combine), over the first terms from the second ones, which the third ones follow
-    /// in the list if there are any. The scalars are the coefficients.
-    Combine,
-}
-
-/// The direction of a perturbation.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Along {
-    /// Gradients, with a T of 1, or |w| + eta.
-    Gradient { eta: Option<f64> },
-    /// The update from what is written over: the weights before it.
-    Update,
 }
 
 /// A list of floating-point tensors. Burn's derive knows fields, not lists.

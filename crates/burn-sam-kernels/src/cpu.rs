@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use burn::tensor::{DType, FloatDType, bf16, f16};
 use multiversion::multiversion;
 
-use crate::backend::{self, Along};
+use crate::operation::{self, Along};
 use crate::portable::accumulation_dtype;
 
 /// What one thread takes at a time: large enough to be worth its while, small enough to stay in
@@ -278,22 +278,22 @@ fn update_pieces<T: Storage, U: Update>(update: &U, read: &[T], write: &mut [T])
     });
 }
 
-/// As [`ListBackend::reduce`](backend::ListBackend::reduce).
-pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: backend::Reduction) -> T {
+/// As [`ListBackend::reduce`](crate::backend::ListBackend::reduce).
+pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: operation::Reduction) -> T {
     let wide = accumulation_dtype(a.iter().chain(&b).map(T::dtype));
     let [a, b] = [a, b].map(all_contiguous);
     let sums = match reduction {
-        backend::Reduction::SquaredNorm { eta } => {
+        operation::Reduction::SquaredNorm { eta } => {
             vec![
                 reduce_pieces(&SumOfSquares { eta }, &a, &b)
                     .into_iter()
                     .sum(),
             ]
         }
-        backend::Reduction::SquaredDistance => {
+        operation::Reduction::SquaredDistance => {
             vec![reduce_pieces(&SquaredDistance, &a, &b).into_iter().sum()]
         }
-        backend::Reduction::InnerProducts => {
+        operation::Reduction::InnerProducts => {
             let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
             let products = reduce_pieces(&InnerProducts, &a, &b);
             products.into_iter().fold([0.0; 3], add).to_vec()
@@ -302,17 +302,17 @@ pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: backend::Reduc
     T::from_values(sums, wide)
 }
 
-/// As [`ListBackend::update`](backend::ListBackend::update).
+/// As [`ListBackend::update`](crate::backend::ListBackend::update).
 pub(crate) fn update<T: Storage>(
     read: Vec<T>,
     write: Vec<T>,
     scalars: T,
-    update: backend::Update,
+    update: operation::Update,
 ) -> Vec<T> {
     let [read, mut write] = [read, write].map(all_contiguous);
     let scalars = scalars.contiguous().slice().widened();
     match update {
-        backend::Update::Combine => {
+        operation::Update::Combine => {
             update_pieces(
                 &Combine {
                     coefficients: scalars,
@@ -321,7 +321,7 @@ pub(crate) fn update<T: Storage>(
                 &mut write,
             );
         }
-        backend::Update::Perturb { rhos, eps, along } => {
+        operation::Update::Perturb { rhos, eps, along } => {
             let perturb = Perturb {
                 norm: scalars[0].sqrt(),
                 factor: scalars.get(1).copied().unwrap_or(1.0),

@@ -4,8 +4,9 @@ use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, FloatDType, TensorData, bf16, f16};
 
-use crate::backend::{Floats, ListBackend, Reduction, Update};
+use crate::backend::{Floats, ListBackend};
 use crate::cpu::{self, Slice, SliceMut, Storage};
+use crate::operation::{Reduction, Update};
 
 impl ListBackend for Flex {
     fn reduce(a: Floats<Self>, b: Floats<Self>, reduction: Reduction) -> FlexTensor {

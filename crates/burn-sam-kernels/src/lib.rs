@@ -1,20 +1,19 @@
-//! The tensor operations under [SAM](https://arxiv.org/abs/2010.01412), on any Burn backend.
+//! The algebra of weights under [SAM](https://arxiv.org/abs/2010.01412), on any Burn backend.
 //!
-//! A sharpness-aware step needs one number of all gradients together, and one update of each
-//! parameter:
+//! Sharpness-aware methods compute with vectors of the weights' size: gradients, directions, the weights themselves.
+//! A [`Vector`] is one, with a [`Part`] for each parameter, and a few operations:
 //!
-//! 1. [`squared_norm`], the sum of (T g)² over all parameters;
-//! 2. [`perturb`], w + rho T² g / (norm + eps) for each parameter.
+//! 1. [`squared_norm`](Vector::squared_norm) and [`squared_length`](Vector::squared_length), the sum of (T g)² over
+//!    all parts, with a T of 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
+//!    ([ASAM](https://arxiv.org/abs/2102.11600));
+//! 2. [`perturbed`](Vector::perturbed), w + rho T² g / (norm + eps);
+//! 3. [`products`](Vector::products), the inner products of two vectors, all in one pass over memory;
+//! 4. [`combine`](Vector::combine), linear combinations, whose coefficients are on the device.
 //!
-//! T is 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
-//! ([ASAM](https://arxiv.org/abs/2102.11600)). Methods that look at two gradients of a parameter need the
-//! [`inner_products`] of such [`Pair`]s, all in one pass over memory, and their linear combination
-//! ([`combine`]), whose coefficients are on the device.
-//!
-//! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parameters on these
+//! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parts on these
 //! backends take kernels of their own: one pass over memory for each operation, on all cores or as
-//! compute shaders, into the gradient's own buffer. Every
-//! other parameter takes the [`portable`] path, of plain tensor operations. Which one it is
+//! compute shaders, into the vector's own buffers. Every
+//! other part takes the [`portable`] path, of plain tensor operations. Which one it is
 //! depends on the backend's type and is decided at compile time, but for the choice between the
 //! backends of a program, which a match on the device makes.
 //!
@@ -23,16 +22,18 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use burn_sam_kernels::{Parameter, perturb, squared_norm};
+//! use burn_sam_kernels::{Along, Length, Part, Vector};
 //!
 //! let device = Device::flex();
-//! let weight = Tensor::<1>::from_floats([1.0, 2.0], &device);
-//! let grad = Tensor::<1>::from_floats([3.0, 4.0], &device);
+//! let vector = |values| -> Vector { [Part::new(0, Tensor::<1>::from_floats(values, &device))].into_iter().collect() };
+//! let (weights, grads) = (vector([1.0, 2.0]), vector([3.0, 4.0]));
 //!
-//! let parameters = vec![Parameter::new(weight, grad, 0.5)];
-//! let norm = squared_norm(&parameters, None).unwrap();
-//! let climbed = perturb(parameters, norm, 0.0, None, None).remove(0).into_tensor::<1>();
+//! let along = Along::Gradient { eta: None };
+//! let squared_norm = grads.squared_length(&weights, along).unwrap();
+//! let length = Length { squared_norm, eps: 0.0, factor: None };
+//! let climbed = grads.perturbed(&weights, along, |_| 0.5, &length);
 //!
+//! let climbed = climbed.into_iter().next().unwrap().into_tensor::<1>();
 //! let [a, b] = climbed.into_data().to_vec::<f32>().unwrap()[..] else { unreachable!() };
 //! assert!((a - 1.3).abs() < 1e-6 && (b - 2.4).abs() < 1e-6); // w + 0.5 g / 5
 //! ```
@@ -52,15 +53,18 @@ mod cpu;
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+mod kernels;
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
 mod ndarray;
-mod pair;
-mod parameter;
+mod operation;
+mod part;
 pub mod portable;
+mod vector;
 
-pub use pair::{Combined, Pair, combine, inner_products};
-pub use parameter::{Climbed, Parameter, known, perturb, squared_norm};
+pub use operation::Along;
+pub use part::Part;
+pub use vector::{Length, Vector, known};
 
 /// For the tests and benchmarks of this workspace.
 #[cfg(feature = "cube")]

@@ -5,8 +5,9 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{NdArray, TensorMetadata};
 use burn::tensor::{DType, FloatDType};
 
-use crate::backend::{Floats, ListBackend, Reduction, Update};
+use crate::backend::{Floats, ListBackend};
 use crate::cpu::{self, Slice, SliceMut, Storage};
+use crate::operation::{Reduction, Update};
 
 impl ListBackend for NdArray {
     fn reduce(a: Floats<Self>, b: Floats<Self>, reduction: Reduction) -> FloatTensor<Self> {

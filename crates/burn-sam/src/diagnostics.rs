@@ -54,3 +54,17 @@ impl<T: Clone> Batch for T {}
     note = "in Cargo.toml: burn-sam = {{ version = \"..\", features = [\"train\"] }}"
 )]
 pub trait NeedsFeatureTrain {}
+
+/// What the feature `train` has, for those who have not turned it on yet: it says so.
+#[cfg(not(feature = "train"))]
+impl crate::SamConfig {
+    #[doc(hidden)]
+    pub fn init<M: NeedsFeatureTrain>(&self, _model: M) -> ! {
+        unreachable!("no type satisfies the bound")
+    }
+
+    #[doc(hidden)]
+    pub fn init_on_part<M: NeedsFeatureTrain, F>(&self, _model: M, _take: F) -> ! {
+        unreachable!("no type satisfies the bound")
+    }
+}

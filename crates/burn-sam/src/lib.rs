@@ -41,15 +41,19 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod climbed;
 mod config;
 mod diagnostics;
 mod flatness;
 #[cfg(feature = "train")]
 mod learner;
+mod method;
 mod optimizer;
+mod part;
 mod step;
 mod steps;
 
+pub use climbed::Climbed;
 pub use config::SamConfig;
 pub use flatness::{
     Axis, Direction, Eigenvalue, Estimate, Flatness, FlatnessError, LossCurve, LossSurface,
@@ -58,6 +62,8 @@ pub use flatness::{
 pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
 pub use learner::{RhoMetric, SamModel, SharpnessMetric};
+pub use method::{Ascent, Between, Descent, Radius};
 pub use optimizer::SamOptimizer;
-pub use step::{Ascent, AscentPart, Between, Climbed, Descent, Passes, Radius};
+pub use part::AscentPart;
+pub use step::Passes;
 pub use steps::SamSteps;

@@ -6,7 +6,30 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, LearningRate, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor};
 
-use crate::{Climbed, SamConfig};
+use crate::SamConfig;
+use crate::climbed::Climbed;
+use crate::diagnostics::OptimizerRule;
+
+impl SamConfig {
+    /// Wraps a base optimizer's rule in one that refuses to train without SAM.
+    ///
+    /// A loop of your own does not need it: [`first_step`](Self::first_step) works with any optimizer.
+    /// See [`SamOptimizer`] for what it is good for, and for gradient clipping, which is no part of a
+    /// rule.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::optim::{AdamConfig, ModuleOptimizer};
+    /// use burn_sam::SamConfig;
+    ///
+    /// let sam = SamConfig::new().optimizer(AdamConfig::new().build());
+    /// let optim = ModuleOptimizer::from(sam.clone());
+    /// ```
+    pub fn optimizer<O: OptimizerRule>(&self, base: O) -> SamOptimizer<O> {
+        SamOptimizer::new(self.clone(), base)
+    }
+}
 
 /// A base optimizer that refuses to train without SAM.
 ///

@@ -1,11 +1,25 @@
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::ModuleOptimizer;
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Gradients, Tensor};
 
+use crate::SamConfig;
+use crate::part::AscentPart;
 use crate::step::{Memory, Pass, Passes, gradients_of, passes};
-use crate::{AscentPart, SamConfig};
+use burn_sam_kernels::Vector;
+
+impl SamConfig {
+    /// SAM's steps in a loop of your own, for a method that keeps something from one step to the next:
+    /// MSAM, LookSAM, F-SAM, or any that does not climb at every step. It works for all others too.
+    ///
+    /// # Panics
+    ///
+    /// If a setting has no effect.
+    pub fn steps<M: Module>(&self, module: &M) -> SamSteps {
+        SamSteps::new(self.clone(), module)
+    }
+}
 
 /// SAM's steps in a loop of your own, with what a method keeps from one step to the next: MSAM's climb along
 /// the last update, LookSAM's direction, F-SAM's average, or the count of steps.
@@ -43,7 +57,8 @@ pub struct SamSteps {
 
 impl SamSteps {
     pub(crate) fn new<M: Module>(sam: SamConfig, module: &M) -> Self {
-        let memory = Memory::new(&sam, module);
+        sam.refuse_idle();
+        let memory = Memory::new(sam.method(), module);
         Self { sam, memory }
     }
 
@@ -73,7 +88,7 @@ impl SamSteps {
         F: FnMut(&M) -> (T, Gradients),
     {
         assert!(
-            !self.sam.radius().is_rule(),
+            !self.sam.method().needs().losses,
             "radius rule sets rho from the losses of a step, which SamSteps::optimize does not know: call \
              SamSteps::minimize, which is given the loss"
         );
@@ -201,7 +216,7 @@ impl SamSteps {
         lr: ModuleLearningRate,
         module: M,
         loss: impl Fn(&T) -> Option<Tensor<1>>,
-        mut pass: impl FnMut(&M, AscentPart, Pass) -> (T, GradientsParams),
+        mut pass: impl FnMut(&M, AscentPart, Pass) -> (T, Vector),
     ) -> (M, Passes<T>) {
         let part = self.sam.ascent_part();
         // The pass that sees the whole batch.
@@ -210,22 +225,23 @@ impl SamSteps {
         } else {
             Pass::Climbed
         };
-        let (values, mut grads) =
-            passes(&self.sam, &self.memory, &module, counted, |module, at| {
-                let part = match at {
-                    Pass::AtW | Pass::Between => part,
-                    Pass::Plain | Pass::Climbed => AscentPart::new(1.0),
-                };
-                pass(&module, part, at)
-            });
+        let method = self.sam.method();
+        self.memory = core::mem::take(&mut self.memory).caught_up(&module);
+        let (values, mut grads) = passes(method, &self.memory, &module, counted, |module, at| {
+            let part = match at {
+                Pass::AtW | Pass::Between => part,
+                Pass::Plain | Pass::Climbed => AscentPart::new(1.0),
+            };
+            pass(&module, part, at)
+        });
         if let (Some(at_w), Some(climbed)) = (&values.at_w, &values.climbed)
             && let (Some(at_w), Some(climbed)) = (loss(at_w), loss(climbed))
         {
-            self.memory.report_losses(&mut grads, [at_w, climbed]);
+            self.memory
+                .report_losses(method, &mut grads, [at_w, climbed]);
         }
         let memory = core::mem::take(&mut self.memory);
-        let reports = memory.collect(|id| grads.remove(id));
-        let (module, memory) = memory.update(&self.sam, &lr, module, reports, |module| {
+        let (module, memory) = memory.update(method, &lr, module, grads, |module, grads| {
             optim.step(lr.clone(), module, grads)
         });
         self.memory = memory;
@@ -235,7 +251,7 @@ impl SamSteps {
     /// The radius rho of the next step, of shape `[1]`, of every parameter that no group matches. Nothing waits for
     /// it until it is read.
     pub fn rho(&self) -> Tensor<1> {
-        self.memory.rho(&self.sam)
+        self.memory.rho(self.sam.method())
     }
 
     /// The module with what is kept beside it, to be saved: a checkpoint of both.
@@ -256,7 +272,10 @@ impl SamSteps {
         module: M,
         record: ModuleRecord,
     ) -> Result<M, RecordError> {
-        let (module, memory) = self.memory.clone().load(&self.sam, module, record)?;
+        let (module, memory) = self
+            .memory
+            .clone()
+            .load(self.sam.method(), module, record)?;
         self.memory = memory;
         Ok(module)
     }

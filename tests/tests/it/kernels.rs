@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam_kernels::portable::{self, Scale, inner_product, perturb, sum_of_squares, total};
-use burn_sam_kernels::{Pair, Parameter, combine, inner_products, squared_norm};
+use burn_sam_kernels::{Along, Length, Part, Vector};
 use burn_sam_tests::{
     cpu_devices, devices, panic_message, pseudo_random, random_cases, read, tensor,
 };
@@ -79,26 +79,42 @@ fn asam_weighs_by_the_weights() {
     }
 }
 
+fn vector<const D: usize>(tensors: impl IntoIterator<Item = Tensor<D>>) -> Vector {
+    (tensors.into_iter().enumerate())
+        .map(|(place, tensor)| Part::new(place, tensor))
+        .collect()
+}
+
+fn tensors<const D: usize>(vector: Vector) -> Vec<Tensor<D>> {
+    vector.into_iter().map(Part::into_tensor).collect()
+}
+
+fn length(squared_norm: Tensor<1>, eps: f64, factor: Option<Tensor<1>>) -> Length {
+    Length {
+        squared_norm,
+        eps,
+        factor,
+    }
+}
+
+/// Along a gradient, with this eta.
+fn gradient(eta: Option<f64>) -> Along {
+    Along::Gradient { eta }
+}
+
 #[test]
-fn pairs_reach_across_devices_and_write_in_place_only_what_is_theirs() {
+fn vectors_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     let [flex, ndarray] = &cpu_devices()[..] else {
         panic!("two CPU devices")
     };
     let of = |values: [f32; 2], device: &Device| Tensor::<1>::from_floats(values, device);
     let held = of([1.0, 2.0], flex);
-    let pairs = || {
-        vec![
-            Pair::new(held.clone(), of([3.0, 4.0], ndarray)),
-            Pair::new(of([5.0, 6.0], ndarray), of([7.0, 8.0], flex)),
-        ]
-    };
-    let products = inner_products(&pairs())
-        .unwrap()
-        .map(|product| read(product)[0]);
+    let a = || vector([held.clone(), of([5.0, 6.0], ndarray)]);
+    let b = vector([of([3.0, 4.0], ndarray), of([7.0, 8.0], flex)]);
+    let products = a().products(&b).unwrap().map(|product| read(product)[0]);
     assert_eq!(products, [66.0, 94.0, 138.0]);
-    let coefficients = [2.0, -1.0].map(|c: f32| Tensor::<1>::from_floats([c], ndarray));
-    let combined = combine(pairs(), &coefficients);
-    let combined: Vec<Tensor<1>> = combined.into_iter().map(|c| c.into_tensor()).collect();
+    let number = |value: f32| Tensor::<1>::from_floats([value], ndarray);
+    let combined = tensors::<1>(a().combine(number(2.0), &[(&b, number(-1.0))]));
     assert_eq!(
         [combined[0].device(), combined[1].device()],
         [flex.clone(), ndarray.clone()]
@@ -107,15 +123,62 @@ fn pairs_reach_across_devices_and_write_in_place_only_what_is_theirs() {
         combined.into_iter().map(read).collect::<Vec<_>>(),
         [[-1.0, 0.0], [3.0, 4.0]]
     );
-    assert_eq!(read(held.clone()), [1.0, 2.0]);
-    assert!(inner_products(&[]).is_none());
-    let message = panic_message(|| Pair::new(of([1.0, 2.0], flex), Tensor::ones([3], flex)));
-    assert!(message.contains("a pair must have one shape"), "{message}");
-    let message = panic_message(|| combine(pairs(), &coefficients[..1]).len());
-    assert!(
-        message.contains("a coefficient for each tensor"),
-        "{message}"
+    let scaled = tensors::<1>(a().scaled(number(0.5)));
+    assert_eq!(
+        scaled.into_iter().map(read).collect::<Vec<_>>(),
+        [[0.5, 1.0], [2.5, 3.0]]
     );
+    assert_eq!(read(held.clone()), [1.0, 2.0]);
+    assert!(Vector::new().products(&b).is_none());
+    assert!(Vector::new().squared_norm().is_none());
+    let three = vector([Tensor::<1>::ones([3], flex)]);
+    let message = panic_message(|| a().products(&three));
+    assert!(message.contains("must have one shape"), "{message}");
+    let message = panic_message(|| a().combine(number(1.0), &[]));
+    assert!(message.contains("one or two other vectors"), "{message}");
+}
+
+/// Vectors need not have parts of the same parameters.
+#[test]
+fn parts_are_told_by_their_places() {
+    for device in devices() {
+        let of = |places: &[usize]| -> Vector {
+            let part = |&place| {
+                let value = Tensor::<1>::from_floats([place as f32 + 1.0], &device);
+                Part::new(place, value)
+            };
+            places.iter().map(part).collect()
+        };
+        let values = |vector: Vector| -> Vec<(usize, f32)> {
+            let value = |part: Part| (part.place(), read(part.into_tensor::<1>())[0]);
+            vector.into_iter().map(value).collect()
+        };
+        let (a, b) = (of(&[0, 2, 3]), of(&[1, 2]));
+        let [aa, ab, bb] = a.products(&b).unwrap().map(|product| read(product)[0]);
+        assert_eq!([aa, ab, bb], [9.0, 9.0, 9.0]);
+        assert!(a.products(&of(&[1])).is_none());
+        let twice = a.clone().combine(a.number(1.0), &[(&b, a.number(1.0))]);
+        assert_eq!(values(twice), [(0, 1.0), (2, 6.0), (3, 4.0)]);
+        assert_eq!(values(b.padded(&a)), [(0, 0.0), (2, 3.0), (3, 0.0)]);
+        assert_eq!(
+            values(a.clone().filtered(|place| place > 1)),
+            [(2, 3.0), (3, 4.0)]
+        );
+        assert_eq!(values(of(&[3]).merged(of(&[0]))), [(0, 1.0), (3, 4.0)]);
+        assert!(a.get(1).is_none() && a.get(3).is_some() && a.len() == 3);
+        let message = panic_message(|| of(&[1, 1]));
+        assert!(message.contains("in the module's order"), "{message}");
+        let along = gradient(None);
+        let norm = length(a.number(1.0), 0.0, None);
+        let message = panic_message(|| a.clone().perturbed(&b, along, |_| 1.0, &norm));
+        assert!(
+            message.contains("miss the parameter at place 0"),
+            "{message}"
+        );
+        let part = a.get(0).unwrap().clone();
+        let message = panic_message(|| part.into_tensor::<2>());
+        assert!(message.contains("another rank"), "{message}");
+    }
 }
 
 /// Along w less its value before, whatever way the backend takes.
@@ -123,31 +186,24 @@ fn pairs_reach_across_devices_and_write_in_place_only_what_is_theirs() {
 fn parameters_climb_along_their_updates() {
     for device in devices() {
         let on = (&device, DType::F32);
-        let weight = || tensor([2, 2], &[1.0, -2.0, 0.0, 4.0], true, on);
+        let weight = tensor([2, 2], &[1.0, -2.0, 0.0, 4.0], true, on);
         let before = tensor([2, 2], &[4.0, 2.0, 0.0, 4.0], false, on);
-        let parameters = vec![
-            Parameter::of_update(weight(), before.clone(), 10.0),
-            Parameter::of_update(weight(), before.clone(), 0.0),
-        ];
-        let norm = squared_norm(&parameters, None).unwrap();
+        let weights = vector([weight.clone(), weight]);
+        let befores = vector([before.clone(), before.clone()]);
+        let norm = befores.squared_length(&weights, Along::Update).unwrap();
         assert_eq!(read(norm.clone()), [50.0]);
-        let quarter = norm / 2.0;
-        let climbed = burn_sam_kernels::perturb(parameters, quarter.clone(), 0.0, None, None);
-        let [first, second] = &climbed
-            .into_iter()
-            .map(|c| read(c.into_tensor::<2>()))
-            .collect::<Vec<_>>()[..]
-        else {
-            panic!("two")
-        };
-        assert_eq!(first, &[-5.0, -10.0, 0.0, 4.0]);
-        assert_eq!(second, &[1.0, -2.0, 0.0, 4.0]);
+        let quarter = length(norm / 2.0, 0.0, None);
+        let rho = |place| [10.0, 0.0][place];
+        let climbed = befores.perturbed(&weights, Along::Update, rho, &quarter);
+        let climbed: Vec<_> = tensors::<2>(climbed).into_iter().map(read).collect();
+        assert_eq!(climbed[0], [-5.0, -10.0, 0.0, 4.0]);
+        assert_eq!(climbed[1], [1.0, -2.0, 0.0, 4.0]);
         // Nothing is perturbed along an update that is not finite, and what is held stays.
         assert_eq!(read(before.clone()), [4.0, 2.0, 0.0, 4.0]);
-        let parameters = vec![Parameter::of_update(weight(), before * f32::NAN, 10.0)];
-        let norm = squared_norm(&parameters, None).unwrap();
-        let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, None, None).remove(0);
-        assert_eq!(read(climbed.into_tensor::<2>()), [1.0, -2.0, 0.0, 4.0]);
+        let bad = vector([before * f32::NAN]);
+        let norm = bad.squared_length(&weights, Along::Update).unwrap();
+        let climbed = bad.perturbed(&weights, Along::Update, |_| 10.0, &length(norm, 0.0, None));
+        assert_eq!(read(tensors::<2>(climbed).remove(0)), [1.0, -2.0, 0.0, 4.0]);
     }
 }
 
@@ -207,17 +263,10 @@ proptest! {
                         })
                         .collect()
                 };
-                let pairs = || -> Vec<Pair> {
-                    (made(&device).into_iter())
-                        .map(|[a, b, c]| match third {
-                            false => Pair::new(a, b),
-                            true => Pair::new(a, b).and(c),
-                        })
-                        .collect()
-                };
+                let of = |term: usize| vector(made(&device).into_iter().map(|terms| terms[term].clone()));
                 let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
 
-                let products = inner_products(&pairs()).unwrap();
+                let products = of(0).products(&of(1)).unwrap();
                 let expected = [0, 1, 2].map(|which| {
                     total(made(reference_device).into_iter().map(|[a, b, _]| match which {
                         0 => inner_product(a.clone(), a),
@@ -241,10 +290,12 @@ proptest! {
                         .map(|value| Tensor::from_data([*value], (device, wide)))
                         .collect()
                 };
-                let combined = combine(pairs(), &on(&device));
-                for (combined, tensors) in combined.into_iter().zip(made(reference_device)) {
-                    let combined = combined.into_tensor::<3>();
-                    let [a, b, c] = tensors;
+                let (others, numbers) = ([of(1), of(2)], on(&device));
+                let others: Vec<(&Vector, Tensor<1>)> =
+                    others.iter().zip(numbers[1..].iter().cloned()).collect();
+                let combined = of(0).combine(numbers[0].clone(), &others);
+                for (combined, expected) in tensors::<3>(combined).into_iter().zip(made(reference_device)) {
+                    let [a, b, c] = expected;
                     prop_assert_eq!(combined.dtype(), dtype);
                     prop_assert_eq!(combined.shape(), a.shape());
                     let stays = coefficients[..terms] == [1.0, 0.0, 0.0][..terms];
@@ -285,7 +336,7 @@ proptest! {
                 if !device.supports_dtype(dtype) {
                     continue;
                 }
-                let tensors = |device: &Device| -> Vec<(Tensor<3>, Tensor<3>)> {
+                let made = |device: &Device| -> Vec<(Tensor<3>, Tensor<3>)> {
                     (shapes.iter().enumerate())
                         .map(|(index, (shape, transposed))| {
                             let make = |seed, scale: f64| {
@@ -308,16 +359,14 @@ proptest! {
                     DType::F16 | DType::BF16 => &cpu_devices()[0],
                     _ => &device,
                 };
-                let references = tensors(reference_device);
-                let tensors = tensors(&device);
+                let references = made(reference_device);
+                let (weights, grads): (Vec<_>, Vec<_>) = made(&device).into_iter().unzip();
+                let (weights, grads) = (vector(weights), vector(grads));
 
                 let sums = (references.iter())
                     .map(|(weight, grad)| sum_of_squares(weight, grad.clone(), eta));
                 let reference = total(sums.collect()).unwrap();
-                let parameters: Vec<Parameter> = (tensors.iter().zip(rhos))
-                    .map(|((weight, grad), rho)| Parameter::new(weight.clone(), grad.clone(), rho))
-                    .collect();
-                let norm = squared_norm(&parameters, eta).unwrap();
+                let norm = grads.squared_length(&weights, gradient(eta)).unwrap();
                 let bound = |of: f64| tolerance * (1.0 + of.abs());
                 let (sum, expected) = (one(norm.clone()), one(reference.clone()));
                 prop_assert!(
@@ -327,13 +376,15 @@ proptest! {
 
                 let on = |device: &Device| factor.map(|factor| Tensor::from_data([factor], (device, DType::F32)));
                 let scale = Scale::new(reference, 1e-12, on(reference_device));
-                let climbed = burn_sam_kernels::perturb(parameters, norm, 1e-12, eta, on(&device));
+                let norm = length(norm, 1e-12, on(&device));
+                let climbed = grads.perturbed(&weights, gradient(eta), |place| rhos[place], &norm);
+                let climbed = tensors::<3>(climbed);
+                prop_assert_eq!(climbed.len(), references.len());
                 for (((weight, grad), rho), climbed) in references.into_iter().zip(rhos).zip(climbed) {
                     let expected = match rho == 0.0 {
                         true => weight,
                         false => perturb(weight, grad, &scale, rho, eta),
                     };
-                    let climbed = climbed.into_tensor::<3>();
                     prop_assert_eq!(climbed.dims(), expected.dims());
                     prop_assert_eq!(climbed.dtype(), expected.dtype());
                     for (climbed, expected) in values_of(climbed).zip(values_of(expected)) {
@@ -372,11 +423,12 @@ fn climb_far(device: &Device, eta: Option<f64>) -> (f64, Vec<f64>) {
             .collect();
         tensor([LARGE], &values, false, (device, DType::F32))
     };
-    let parameters = vec![Parameter::new(make(1), make(2), 0.5)];
-    let norm = squared_norm(&parameters, eta).unwrap();
+    let (weights, grads) = (vector([make(1)]), vector([make(2)]));
+    let norm = grads.squared_length(&weights, gradient(eta)).unwrap();
     let sum = one(norm.clone());
-    let climbed = burn_sam_kernels::perturb(parameters, norm, 0.0, eta, None).remove(0);
-    (sum, values_of(climbed.into_tensor::<1>()).collect())
+    let norm = length(norm, 0.0, None);
+    let climbed = grads.perturbed(&weights, gradient(eta), |_| 0.5, &norm);
+    (sum, values_of(tensors::<1>(climbed).remove(0)).collect())
 }
 
 #[test]
@@ -433,7 +485,9 @@ fn cubes_spread_over_two_dimensions() {
 #[test]
 fn a_gradient_of_another_shape_is_refused() {
     let device = &cpu_devices()[0];
-    let weight = Tensor::<1>::zeros([3], device);
-    let message = panic_message(|| Parameter::new(weight, Tensor::<1>::zeros([4], device), 0.1));
+    let weights = vector([Tensor::<1>::zeros([3], device)]);
+    let grads = vector([Tensor::<1>::zeros([4], device)]);
+    let norm = length(grads.number(1.0), 0.0, None);
+    let message = panic_message(|| grads.perturbed(&weights, gradient(None), |_| 0.1, &norm));
     assert!(message.contains("must have the same shape"), "{message}");
 }

@@ -480,7 +480,7 @@ fn printed_it_shows_its_settings_and_its_model() {
     for line in [
         "\n  rho: 2\n",
         "bias",
-        "\n  adaptive, eta: 0.01\n",
+        "\n  adaptive: true\n  eta: 0.01\n",
         "\n  ascent fraction: 0.5\n",
     ] {
         assert!(text.contains(line), "{text}");

@@ -457,13 +457,7 @@ fn plus(a: [f64; 4], b: [f64; 4], scale: f64) -> [f64; 4] {
 #[test]
 fn looksam_and_steps_without_an_ascent_are_their_equations_in_f64() {
     let rho = 0.2;
-    for (every, alpha, first) in [
-        (3, 0.5, 0),
-        (2, 0.0, 0),
-        (1, 0.5, 0),
-        (4, 0.7, 3),
-        (3, 0.0, 2),
-    ] {
+    for (every, alpha, first) in [(3, 0.5, 0), (2, 0.0, 0), (4, 0.7, 3), (3, 0.0, 2)] {
         for device in cpu_devices() {
             let device = device.autodiff();
             let start = [0.9, -0.7, 0.4, 0.2];
@@ -539,8 +533,11 @@ fn a_rho_of_zero_between_plain_steps_is_the_base_and_every_step_is_sam() {
             &train(&sam.clone().with_start(100)),
             &plain.0
         ));
-        let looks = (sam.clone()).with_between(Between::Looksam { alpha: 0.5 });
-        assert!(same_training(&train(&looks), &train(&sam)));
+        let message = panic_message(|| {
+            let idle = (sam.clone()).with_between(Between::Looksam { alpha: 0.5 });
+            train(&idle)
+        });
+        assert!(message.contains("there is none between"), "{message}");
     }
 }
 

@@ -9,7 +9,8 @@ use burn_fusion::custom::{
 };
 use burn_fusion::{Fusion, FusionBackend, FusionHandle, FusionTensor};
 
-use crate::backend::{Floats, ListBackend, Reduction, Update};
+use crate::backend::{Floats, ListBackend};
+use crate::operation::{Reduction, Update};
 use crate::portable::accumulation_dtype;
 
 impl<B: FusionBackend + ListBackend> ListBackend for Fusion<B> {

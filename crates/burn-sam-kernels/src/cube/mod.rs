@@ -20,7 +20,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::backend::{Along, Floats, ListBackend, Reduction, Update};
+use crate::backend::{Floats, ListBackend};
+use crate::operation::{Along, Reduction, Update};
 use crate::portable::accumulation_dtype;
 use shaders::{Direction, Sums, UNITS};
 

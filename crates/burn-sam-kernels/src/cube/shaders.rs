@@ -3,7 +3,7 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
-use crate::backend::Along;
+use crate::operation::Along;
 
 /// The units (threads) of a cube.
 pub(super) const UNITS: usize = 64;

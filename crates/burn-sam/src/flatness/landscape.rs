@@ -7,7 +7,6 @@ use rand::rngs::StdRng;
 
 use super::vector::Vector;
 use super::{Flatness, FlatnessError, Result, check_count};
-use crate::step::with_own_statistics;
 
 /// A line through weight space that goes through a module's weights, and the points on it to take
 /// the loss at.
@@ -237,7 +236,7 @@ where
 
     /// `None` if it is not finite.
     fn loss_at(&self, vector: &Vector, position: f64) -> Result<Option<f64>> {
-        let module = with_own_statistics(self.module);
+        let module = self.copy();
         match self.loss_of(&self.trainable.displace(module, vector, position)) {
             Err(FlatnessError::Loss { .. }) => Ok(None),
             loss => loss.map(Some),

@@ -11,11 +11,13 @@ use core::fmt;
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::Tensor;
+use burn_sam_kernels as kernels;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::SamConfig;
-use crate::step::{Factor, check_groups, climb, with_own_statistics};
+use crate::method::{self, Factor};
+use crate::step::{Survey, check_groups, climb, take, with_own_statistics};
 use lanczos::Lanczos;
 pub use landscape::{Axis, Direction, LossCurve, LossSurface};
 #[cfg(feature = "plot")]
@@ -241,7 +243,7 @@ where
     ///
     /// If it is not finite.
     pub fn loss(&self) -> Result<f64> {
-        self.loss_of(&with_own_statistics(self.module))
+        self.loss_of(&self.copy())
     }
 
     /// The sharpness at SAM's radius: the loss at w + e(w), less the loss at w.
@@ -255,9 +257,8 @@ where
     /// If no rho is above 0, a group matches no parameter, or a loss is not finite.
     pub fn sharpness(&self, sam: &SamConfig) -> Result<f64> {
         self.check(sam)?;
-        let (loss, grads) = self.gradients_of(&with_own_statistics(self.module))?;
-        let climbed = climb(sam, &Factor::ONE, with_own_statistics(self.module), grads);
-        Ok(self.loss_of(&climbed.module)? - loss)
+        let (loss, grads) = self.gradients_of(&self.copy())?;
+        Ok(self.loss_of(&self.climbed(sam, grads))? - loss)
     }
 
     /// The sharpness at SAM's radius in random directions: the mean of the loss at w + rho T u, less
@@ -287,19 +288,14 @@ where
         for sample in 0..samples {
             // SAM climbs along T² g / |T g|: with u / T for g, that is T u / |u|. With each direction
             // goes its opposite, so that the slope, which means nothing here, cancels out.
-            let eta = sam.adaptive_eta();
+            let eta = sam.method().adaptive_eta();
             let mut difference = -loss;
             let seed: u64 = rng.random();
             for sign in [1.0, -1.0] {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let direction = self.trainable.normal(self.module, &mut rng, eta, sign);
-                let moved = climb(
-                    sam,
-                    &Factor::ONE,
-                    with_own_statistics(self.module),
-                    direction,
-                );
-                difference += self.loss_of(&moved.module)? / 2.0;
+                let moved = self.climbed(sam, direction);
+                difference += self.loss_of(&moved)? / 2.0;
             }
             differences.push(difference);
             (self.progress)(sample + 1, samples);
@@ -373,8 +369,7 @@ where
     fn hessian_times(&self, vector: &Vector) -> Result<Vector> {
         let step = self.trainable.step() / vector.norm();
         let gradient = |step: f64| -> Result<Vector> {
-            let module = with_own_statistics(self.module);
-            let module = self.trainable.displace(module, vector, step);
+            let module = self.trainable.displace(self.copy(), vector, step);
             let (_, grads) = self.gradients_of(&module)?;
             Ok(self.trainable.flatten(&module, grads))
         };
@@ -383,9 +378,26 @@ where
         Ok(difference.scaled(0.5 / step / self.batches.len() as f64))
     }
 
+    /// The module, with running statistics of its own.
+    fn copy(&self) -> M {
+        let survey = Survey::of(SamConfig::new().method(), self.module);
+        with_own_statistics(self.module, &survey)
+    }
+
+    /// SAM's first step along a direction.
+    fn climbed(&self, sam: &SamConfig, direction: kernels::Vector) -> M {
+        let settings = sam.method();
+        let survey = Survey::of(settings, self.module);
+        let own = with_own_statistics(self.module, &survey);
+        let direction = method::Direction::Gradient(direction);
+        climb(settings, &survey, &Factor::ONE, own, direction).module
+    }
+
     fn check(&self, sam: &SamConfig) -> Result<()> {
-        match sam.largest_rho() {
-            rho if rho > 0.0 => check_groups(sam, self.module).map_err(FlatnessError::Group),
+        match sam.method().largest_rho() {
+            rho if rho > 0.0 => {
+                check_groups(sam.method(), self.module).map_err(FlatnessError::Group)
+            }
             rho => Err(FlatnessError::Radius(rho)),
         }
     }
@@ -399,7 +411,7 @@ where
     }
 
     /// The mean loss, and the sum of the batches' gradients.
-    fn gradients_of(&self, module: &M) -> Result<(f64, GradientsParams)> {
+    fn gradients_of(&self, module: &M) -> Result<(f64, kernels::Vector)> {
         let mut sum = 0.0;
         let mut accumulator = GradientsAccumulator::new();
         for (batch, input) in self.batches.iter().enumerate() {
@@ -408,8 +420,8 @@ where
             let grads = GradientsParams::from_grads(loss.backward(), module);
             accumulator.accumulate(module, grads);
         }
-        let grads = accumulator.grads();
-        match are_finite(module, &grads) {
+        let grads = take(module, &mut accumulator.grads());
+        match are_finite(&grads) {
             true => Ok((sum / self.batches.len() as f64, grads)),
             false => Err(FlatnessError::Gradient),
         }

@@ -19,9 +19,10 @@ use burn::train::{
     SequenceOutput, TrainOutput, TrainStep,
 };
 
+use crate::SamConfig;
 use crate::diagnostics::{Batch, LearnerModule};
-use crate::step::{Memory, Pass, Passes, Reports, passes};
-use crate::{Ascent, AscentPart, Descent, Radius, SamConfig};
+use crate::part::AscentPart;
+use crate::step::{ByParameter, Memory, Pass, Passes, passes, take};
 use metric::Steps;
 pub use metric::{RhoMetric, SharpnessMetric};
 
@@ -105,6 +106,7 @@ impl SamConfig {
     }
 
     fn wrap<M: TrainStep + Module>(&self, model: M, part: Option<Part<M::Input>>) -> SamModel<M> {
+        self.refuse_idle();
         // All SamModels have the same name up to their parameter; types cannot say `not a SamModel`.
         let (own, _) = type_name::<SamModel<M>>()
             .split_once('<')
@@ -118,7 +120,7 @@ impl SamConfig {
         );
         SamModel {
             sam: self.clone(),
-            memory: Memory::new(self, &model),
+            memory: Memory::new(self.method(), &model),
             model,
             part,
             loss: loss_of_burns(),
@@ -217,7 +219,7 @@ impl<M: TrainStep> SamModel<M> {
 
     /// The radius rho of the next training step, of shape `[1]`, of every parameter that no group matches.
     pub fn rho(&self) -> Tensor<1> {
-        self.memory.rho(&self.sam)
+        self.memory.rho(self.sam.method())
     }
 
     /// A metric that shows the radius rho of each training step, beside the loss in the dashboard and the logs of
@@ -264,11 +266,17 @@ impl<M: TrainStep> SamModel<M> {
     }
 
     /// The update of the model, and what is remembered of it.
-    fn update(self, lr: &ModuleLearningRate, reports: Reports, update: impl FnOnce(M) -> M) -> Self
+    fn update<G: ByParameter>(
+        self,
+        lr: &ModuleLearningRate,
+        grads: G,
+        update: impl FnOnce(M, G) -> M,
+    ) -> Self
     where
         M: Module,
     {
-        let (model, memory) = (self.memory).update(&self.sam, lr, self.model, reports, update);
+        let (model, memory) =
+            (self.memory).update(self.sam.method(), lr, self.model, grads, update);
         Self {
             model,
             memory,
@@ -282,7 +290,7 @@ impl<M: TrainStep> SamModel<M> {
         M: Module,
     {
         let model = f(self.model);
-        let memory = self.memory.rebind(&model);
+        let memory = self.memory.rebound(&model);
         Self {
             model,
             memory,
@@ -344,19 +352,20 @@ where
             Some(part) => (part(&item), Pass::Climbed),
         };
         let mut item = Some(item);
-        let memory = &self.memory;
-        let (outputs, mut grads) = passes(&self.sam, memory, &self.model, counted, |model, at| {
-            let output = match at {
-                Pass::Plain | Pass::Climbed => model.step(item.take().expect("once")),
+        let (method, memory) = (self.sam.method(), &self.memory);
+        let (outputs, mut grads) = passes(method, memory, &self.model, counted, |model, at| {
+            let (model, item) = match at {
+                Pass::Plain | Pass::Climbed => (model, item.take().expect("once")),
                 // What the update is made of must be the same for all workers.
-                Pass::AtW if self.sam.descends_along_first_gradients() => model.step(part.clone()),
-                Pass::AtW | Pass::Between => model.map(&mut Local).step(part.clone()),
+                Pass::AtW if method.descends_along_first_gradients() => (model, part.clone()),
+                Pass::AtW | Pass::Between => (model.map(&mut Local), part.clone()),
             };
-            (output.item, output.grads)
+            let mut output = model.step(item);
+            (output.item, take(&model, &mut output.grads))
         });
         let Passes { at_w, climbed } = outputs;
         if let Some(radius) = &self.radius {
-            radius.push(Some(memory.rho(&self.sam)));
+            radius.push(Some(memory.rho(method)));
         }
         let losses = || {
             let both = at_w.as_ref().zip(climbed.as_ref());
@@ -366,7 +375,7 @@ where
         if let Some(sharpness) = &self.sharpness {
             sharpness.push(losses());
         }
-        if self.sam.radius().is_rule() {
+        if method.needs().losses {
             assert!(
                 self.loss.is_some(),
                 "radius rule sets rho from the losses of a step, and what the model's training step returns \
@@ -374,7 +383,7 @@ where
                 type_name::<M::Output>()
             );
             if let Some(losses) = losses() {
-                memory.report_losses(&mut grads, losses);
+                memory.report_losses(method, &mut grads, losses);
             }
         }
         let [preferred, other] = match counted {
@@ -389,11 +398,10 @@ where
         self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
-        mut grads: GradientsParams,
+        grads: GradientsParams,
     ) -> Self {
-        let reports = self.memory.collect(|id| grads.remove(id));
         let lr = lr_module.clone();
-        self.update(&lr, reports, |model| {
+        self.update(&lr, grads, |model, grads| {
             model.optimize(optim, lr_module, grads)
         })
     }
@@ -402,11 +410,10 @@ where
         self,
         optim: &mut ModuleOptimizer,
         lr_module: ModuleLearningRate,
-        mut grads: MultiGradientsParams,
+        grads: MultiGradientsParams,
     ) -> Self {
-        let reports = self.memory.collect(|id| Some(grads.remove(id)?.0));
         let lr = lr_module.clone();
-        self.update(&lr, reports, |model| {
+        self.update(&lr, grads, |model, grads| {
             model.optimize_multi(optim, lr_module, grads)
         })
     }
@@ -473,43 +480,10 @@ impl<M: TrainStep + ModuleDisplay> ModuleDisplay for SamModel<M> {}
 
 /// What a reader of a summary wants to know: which SAM it is.
 fn settings(sam: &SamConfig) -> Vec<(String, String)> {
-    let mut settings = vec![("rho".to_string(), sam.rho().to_string())];
-    settings.extend(
-        sam.groups()
-            .map(|(group, rho)| (format!("rho of {group:?}"), rho.to_string())),
-    );
-    if sam.radius() != Radius::Constant {
-        settings.push(("radius".to_string(), format!("{:?}", sam.radius())));
-    }
-    if sam.adaptive() {
-        settings.push(("adaptive, eta".to_string(), sam.eta().to_string()));
-        if !sam.adaptive_biases() {
-            settings.push(("adaptive biases".to_string(), "false".to_string()));
-        }
-    }
-    if sam.ascent() != Ascent::Gradient {
-        settings.push(("ascent".to_string(), format!("{:?}", sam.ascent())));
-    }
-    if sam.every() > 1 {
-        settings.push(("every".to_string(), sam.every().to_string()));
-        settings.push(("between".to_string(), format!("{:?}", sam.between())));
-    }
-    if sam.start() > 0 {
-        settings.push(("start".to_string(), sam.start().to_string()));
-    }
-    if sam.ascents() > 1 {
-        settings.push(("ascents".to_string(), sam.ascents().to_string()));
-    }
-    if sam.descent() != Descent::Climbed {
-        settings.push(("descent".to_string(), format!("{:?}", sam.descent())));
-    }
-    if !sam.ascent_part().is_whole() {
-        settings.push((
-            "ascent fraction".to_string(),
-            sam.ascent_fraction().to_string(),
-        ));
-    }
-    settings
+    let rho = ("rho".to_string(), sam.rho().to_string());
+    let others = sam.method().unusual().into_iter();
+    let others = others.filter(|(name, _)| name != "rho");
+    [rho].into_iter().chain(others).collect()
 }
 
 /// Each method is the model's own.
@@ -632,7 +606,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
     }
 
     fn try_load_record(self, record: ModuleRecord) -> Result<Self, RecordError> {
-        let (model, memory) = self.memory.load(&self.sam, self.model, record)?;
+        let (model, memory) = self.memory.load(self.sam.method(), self.model, record)?;
         Ok(Self {
             model,
             memory,

@@ -1,368 +1,26 @@
-//! One step of SAM, as parts, and their sequence.
+//! One step of any method: its passes, in their sequence.
 
-mod ascent;
+mod climb;
 mod descent;
 mod memory;
-mod pairs;
-mod part;
-mod radius;
+mod record;
 mod statistics;
+mod survey;
+mod walk;
 
-use core::ops::Deref;
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use burn::tensor::Gradients;
+use burn_sam_kernels::Vector;
 
-use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::{Gradients, Tensor};
-
-use crate::{SamConfig, SamSteps};
-pub use ascent::Ascent;
-pub(crate) use ascent::{check_groups, climb, in_place_of};
-use descent::{AtW, report_sharpness};
-pub use descent::{Between, Descent};
-#[cfg(feature = "train")]
-pub(crate) use memory::Reports;
-pub(crate) use memory::{Kind, Memory};
-use pairs::{copy, release};
-pub use part::AscentPart;
-pub(crate) use radius::Factor;
-pub use radius::Radius;
+use crate::method::{Direction, From, Method};
+pub(crate) use climb::{Ascended, climb};
+pub(crate) use descent::{AtW, descend};
+pub(crate) use memory::{ByParameter, Memory};
 pub(crate) use statistics::with_own_statistics;
-
-impl SamConfig {
-    /// SAM's first step: climbs from the module at w to w + e(w), along the gradients of a loss
-    /// taken with this module.
-    ///
-    /// The module goes in and comes back, updated, from [`Climbed::second_step`]; in between, a loop
-    /// has the climbed module only, so that it cannot take the second gradients at w by mistake.
-    /// Inside, the module at w keeps its weights, bit for bit: nothing is ever subtracted.
-    ///
-    /// The climbed module has running statistics (batch normalization's) of its own, so that the
-    /// second pass does not count the batch again. Parameters without a gradient are not perturbed. If
-    /// all gradients are zero, or their norm is not finite, nothing is; that is decided on the device,
-    /// and nothing is read back.
-    ///
-    /// # Arguments
-    ///
-    /// * `module` - the module at w, on an autodiff device.
-    /// * `grads` - the gradients of a loss of this module's output; the loss may be of part of the
-    ///   batch (see [`ascent_part`](Self::ascent_part)).
-    ///
-    /// # Panics
-    ///
-    /// If parameters of the module require gradients, but none has one in `grads`; or if a
-    /// [group](Self::with_group) matches no parameter of the module.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use burn::nn::{Linear, LinearConfig};
-    /// use burn::optim::SgdConfig;
-    /// use burn::tensor::{Device, Tensor};
-    /// use burn_sam::SamConfig;
-    ///
-    /// let device = Device::flex().autodiff();
-    /// let mut model = LinearConfig::new(2, 1).init(&device);
-    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0], [3.0, -1.0]], &device);
-    /// let loss = |model: &Linear| model.forward(inputs.clone()).square().mean();
-    ///
-    /// let sam = SamConfig::new().with_rho(0.05);
-    /// let mut optim = SgdConfig::new().init();                // any of Burn's optimizers
-    /// for _ in 0..3 {
-    ///     let grads = loss(&model).backward();                // at w
-    ///     let climbed = sam.first_step(model, grads);         // w + e(w)
-    ///     let grads = loss(&climbed).backward();              // at w + e(w)
-    ///     model = climbed.second_step(&mut optim, 0.1, grads); // the base update, on w
-    /// }
-    /// ```
-    ///
-    /// # References
-    ///
-    /// Algorithm 1 and equation 2 of [Sharpness-Aware Minimization](https://arxiv.org/abs/2010.01412).
-    pub fn first_step<M: Module>(&self, module: M, grads: Gradients) -> Climbed<M> {
-        let grads = gradients_of(&module, grads, Pass::AtW);
-        self.climb(module, grads)
-    }
-
-    /// The [first step](Self::first_step) along gradients that are already sorted by parameter: those
-    /// of a `TrainStep`, a sum over several losses, or gradients made by hand.
-    ///
-    /// Without any gradient, the climbed module is at w.
-    ///
-    /// # Panics
-    ///
-    /// If there are gradients, but none of a parameter of `module`; or if a
-    /// [group](Self::with_group) matches no parameter of the module.
-    pub fn climb<M: Module>(&self, module: M, grads: GradientsParams) -> Climbed<M> {
-        if let Err(message) = check_groups(self, &module) {
-            panic!("{message}");
-        }
-        self.refuse_memory();
-        let kept = self.keeps_first_gradients().then(|| copy(&module, &grads));
-        let mut ascended = climb(self, &Factor::ONE, with_own_statistics(&module), grads);
-        Climbed {
-            sam: self.clone(),
-            first: AtW::new(self, kept, &Factor::ONE, &mut ascended),
-            climbed: ascended.module,
-            climbs: 1,
-            unfinished: Unfinished(true),
-            at_w: module,
-        }
-    }
-
-    /// One whole step of SAM: both passes and the update.
-    ///
-    /// `pass` is called twice, with the module at w and with the module at w + e(w); with several
-    /// [ascents](Self::with_ascents), also on the way up. It returns the gradients there and whatever else
-    /// you want to know of the pass (the loss, the output). What it returned at w and at w + e(w) is handed
-    /// back, as the tensors that these may be: no value is read back from the device.
-    ///
-    /// # Arguments
-    ///
-    /// * `optim` - the module's optimizer: any of Burn's, as its configuration's `init` gives it, with
-    ///   its gradient clipping and its groups.
-    /// * `lr` - the learning rate.
-    /// * `module` - the module at w.
-    /// * `pass` - a forward and a backward pass over the batch.
-    ///
-    /// # Panics
-    ///
-    /// As [`first_step`](Self::first_step) and [`second_step`](Climbed::second_step), or if the
-    /// [ascent fraction](Self::with_ascent_fraction) is not 1: `pass` takes the whole batch both times.
-    ///
-    /// # Example
-    ///
-    /// ```
-    /// use burn::nn::{Linear, LinearConfig};
-    /// use burn::optim::AdamConfig;
-    /// use burn::tensor::{Device, Tensor};
-    /// use burn_sam::SamConfig;
-    ///
-    /// let device = Device::flex().autodiff();
-    /// let model = LinearConfig::new(2, 1).init(&device);
-    /// let inputs = Tensor::<2>::from_floats([[1.0, 2.0]], &device);
-    ///
-    /// let sam = SamConfig::new();
-    /// let mut optim = AdamConfig::new().init();
-    /// let (model, [loss, loss_climbed]) = sam.optimize(&mut optim, 0.01, model, |model: &Linear| {
-    ///     let loss = model.forward(inputs.clone()).square().mean();
-    ///     let grads = loss.backward();
-    ///     (loss, grads)
-    /// });
-    /// let sharpness = loss_climbed - loss;
-    /// # assert!(sharpness.into_scalar::<f32>() > 0.0);
-    /// ```
-    pub fn optimize<M, T, F>(
-        &self,
-        optim: &mut ModuleOptimizer,
-        lr: impl Into<ModuleLearningRate>,
-        module: M,
-        pass: F,
-    ) -> (M, [T; 2])
-    where
-        M: Module,
-        F: FnMut(&M) -> (T, Gradients),
-    {
-        self.refuse_memory();
-        let (module, passes) =
-            SamSteps::without_memory(self.clone()).optimize(optim, lr, module, pass);
-        let Passes { at_w, climbed } = passes;
-        let values = [at_w, climbed].map(|value| value.expect("each of SAM's steps has both"));
-        (module, values)
-    }
-
-    /// What is kept from step to step has no place here.
-    fn refuse_memory(&self) {
-        assert!(
-            !Memory::is_kept_by(self),
-            "this SamConfig keeps something from one step to the next (radius, ascent, every, between, start \
-             or a decoupled descent): take its steps with SamConfig::steps and SamSteps::optimize or \
-             SamSteps::minimize, or in Burn's Learner with SamConfig::init"
-        );
-    }
-}
-
-/// A module that has taken SAM's first step: the module at w + e(w), which keeps the one at w.
-///
-/// From [`SamConfig::first_step`]. Use it as the module that it is (`climbed.forward(..)`, `&climbed`
-/// where a `&M` is asked for), take the gradients of its loss, and give them to
-/// [`second_step`](Self::second_step), which returns the module at w, updated.
-///
-/// It is no [`Module`] itself, so that no optimizer can update w + e(w) in w's place.
-///
-/// # Gradient accumulation
-///
-/// Each micro-batch climbs on its own, and [`step_back`](Self::step_back) returns to w between them:
-///
-/// ```
-/// # use burn::nn::{Linear, LinearConfig};
-/// # use burn::optim::SgdConfig;
-/// # use burn::tensor::{Device, Tensor};
-/// # use burn_sam::SamConfig;
-/// use burn::optim::GradientsAccumulator;
-///
-/// # let device = Device::flex().autodiff();
-/// # let mut model = LinearConfig::new(2, 1).init(&device);
-/// # let micro_batches = [Tensor::<2>::ones([4, 2], &device), Tensor::<2>::zeros([4, 2], &device)];
-/// # let loss = |model: &Linear, batch: &Tensor<2>| model.forward(batch.clone()).square().mean();
-/// # let (sam, mut optim) = (SamConfig::new(), SgdConfig::new().init());
-/// let mut accumulator = GradientsAccumulator::new();
-/// for batch in &micro_batches {
-///     let grads = loss(&model, batch).backward();
-///     let climbed = sam.first_step(model, grads);
-///     let grads = loss(&climbed, batch).backward();
-///     let grads = climbed.second_gradients(grads);
-///     model = climbed.step_back(); // at w
-///     accumulator.accumulate(&model, grads);
-/// }
-/// model = optim.step(0.1, model, accumulator.grads());
-/// ```
-#[derive(Debug)]
-#[must_use = "take the gradients of its loss, then call second_step, which returns the module"]
-pub struct Climbed<M> {
-    sam: SamConfig,
-    at_w: M,
-    /// Of the gradients there.
-    first: AtW,
-    climbed: M,
-    climbs: usize,
-    unfinished: Unfinished,
-}
-
-/// Whether neither a second step nor a step back has been taken; if it is dropped like that, something may
-/// have been trained without SAM, or not at all, and the log says so.
-#[derive(Debug)]
-struct Unfinished(bool);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.0 && !std::thread::panicking() {
-            log::warn!(
-                "a climbed module was dropped without Climbed::second_step: if an optimizer has stepped all \
-                 the same, its gradients were not those that SAM descends along. If you only looked at it, \
-                 end with Climbed::step_back"
-            );
-        }
-    }
-}
-
-impl<M: Module> Clone for Climbed<M> {
-    fn clone(&self) -> Self {
-        Self {
-            sam: self.sam.clone(),
-            at_w: self.at_w.clone(),
-            first: self.first.copy(&self.at_w),
-            climbed: self.climbed.clone(),
-            climbs: self.climbs,
-            // The one that it was cloned from says it.
-            unfinished: Unfinished(false),
-        }
-    }
-}
-
-/// The module at w + e(w).
-impl<M> Deref for Climbed<M> {
-    type Target = M;
-
-    fn deref(&self) -> &M {
-        &self.climbed
-    }
-}
-
-impl<M: Module> Climbed<M> {
-    /// One more ascent, from where this one stands and by another radius of rho, along the gradients of a
-    /// loss of this climbed module's output.
-    ///
-    /// For a configuration with more than one [ascent](SamConfig::with_ascents).
-    ///
-    /// # Panics
-    ///
-    /// If all ascents have been taken, or as [`second_step`](Self::second_step).
-    pub fn climb_on(self, grads: Gradients) -> Self {
-        let ascents = self.sam.ascents();
-        assert!(
-            self.climbs < ascents,
-            "Climbed::climb_on would be ascent {} of {ascents}: take the second step, or ask for more with \
-             SamConfig::with_ascents",
-            self.climbs + 1
-        );
-        let grads = gradients_of(&self.climbed, grads, Pass::Between);
-        // With statistics that the passes before have not counted.
-        let from = with_own_statistics(&self.climbed);
-        Self {
-            climbed: climb(&self.sam, &Factor::ONE, from, grads).module,
-            climbs: self.climbs + 1,
-            ..self
-        }
-    }
-
-    /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w). Where these are not
-    /// finite, although those at w were, with those at w: see [`Descent`].
-    ///
-    /// # Arguments
-    ///
-    /// * `optim` - the module's optimizer: any of Burn's, as its configuration's `init` gives it. Its
-    ///   gradient clipping is of these gradients; its groups, state and records are as without SAM.
-    /// * `lr` - the learning rate.
-    /// * `grads` - the gradients of a loss of this climbed module's output.
-    ///
-    /// # Panics
-    ///
-    /// If parameters of the module require gradients, but none of the climbed ones has one in `grads`:
-    /// the loss was another module's, perhaps that at w. Or if the configuration asks for more
-    /// [ascents](SamConfig::with_ascents) than were taken.
-    pub fn second_step(
-        self,
-        optim: &mut ModuleOptimizer,
-        lr: impl Into<ModuleLearningRate>,
-        grads: Gradients,
-    ) -> M {
-        let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
-        let grads = self.descend(Some(&self.climbed), grads);
-        optim.step(lr, self.step_back(), grads)
-    }
-
-    /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated,
-    /// unscaled or changed otherwise before an optimizer applies them to the module that
-    /// [`step_back`](Self::step_back) returns. They are those at w + e(w), or what the [`Descent`] makes of
-    /// them; what is not finite in them is handed on.
-    ///
-    /// # Panics
-    ///
-    /// As [`second_step`](Self::second_step).
-    pub fn second_gradients(&self, grads: Gradients) -> GradientsParams {
-        self.descent(gradients_of(&self.climbed, grads, Pass::Climbed))
-    }
-
-    /// The gradients to descend along, of gradients at w + e(w) that are already sorted by parameter: the
-    /// counterpart of [`SamConfig::climb`], for those of a `TrainStep` or a sum over several losses. Add the
-    /// losses up first: what a [`Descent`] makes of gradients is not the sum of what it makes of parts.
-    ///
-    /// # Panics
-    ///
-    /// If the configuration asks for more [ascents](SamConfig::with_ascents) than were taken.
-    pub fn descent(&self, grads: GradientsParams) -> GradientsParams {
-        self.descend(None, grads)
-    }
-
-    fn descend(&self, climbed: Option<&M>, grads: GradientsParams) -> GradientsParams {
-        let ascents = self.sam.ascents();
-        assert!(
-            self.climbs == ascents,
-            "SAM's second step came after {} of {ascents} ascents: take the others with Climbed::climb_on, \
-             or all of them with SamConfig::optimize",
-            self.climbs
-        );
-        let descent = self.sam.descent();
-        descent.combine(&self.sam, &self.at_w, &self.first, climbed, grads)
-    }
-
-    /// The module at w, bit for bit as it was before the first step.
-    pub fn step_back(mut self) -> M {
-        self.unfinished.0 = false;
-        self.at_w
-    }
-}
+pub(crate) use survey::{Survey, check_groups};
+use walk::each;
+pub(crate) use walk::{Leaf, each_parameter, each_with_path, register, replace, take};
 
 /// What the passes of a step returned.
 ///
@@ -394,126 +52,125 @@ pub(crate) enum Pass {
 /// The pass `counted` updates the running statistics of `module`, unless it is the only one; all others
 /// have their own.
 pub(crate) fn passes<M: Module, T>(
-    sam: &SamConfig,
+    method: &Method,
     memory: &Memory,
     module: &M,
     counted: Pass,
-    mut pass: impl FnMut(M, Pass) -> (T, GradientsParams),
+    mut pass: impl FnMut(M, Pass) -> (T, Vector),
 ) -> (Passes<T>, GradientsParams) {
-    if let Err(message) = check_groups(sam, module) {
-        panic!("{message}");
-    }
-    if sam.ascent() == Ascent::Msam {
-        let (climbed, grads) = pass(memory.climbed(module.clone()), Pass::Climbed);
-        let climbed = Some(climbed);
-        return (
-            Passes {
-                at_w: None,
-                climbed,
-            },
-            grads,
-        );
-    }
-    let since_start = memory.count().checked_sub(sam.start());
-    if since_start.is_none_or(|steps| steps % sam.every() != 0) {
-        let (at_w, grads) = pass(module.clone(), Pass::Plain);
-        let reported = memory.averages().then(|| copy(module, &grads));
-        let mut grads = match since_start {
-            Some(_) => (sam.between()).combine(sam.descent(), module, memory, grads),
-            None => grads,
+    let survey = Survey::of(method, module);
+    let (passes, h, found) = if !method.takes_gradient() {
+        let from = From {
+            gradient: Vector::new(),
+            kept: memory.vector(&survey, &survey.weights),
         };
-        if let Some(reported) = reported {
-            memory.report_all(module, &reported, &mut grads);
-            release(module, reported);
-        }
-        let at_w = Some(at_w);
-        return (
-            Passes {
-                at_w,
-                climbed: None,
-            },
-            grads,
-        );
+        let direction = method.ascent.way().direction(from);
+        let factor = memory.factor(method);
+        let climbed = climb(method, &survey, &factor, module.clone(), direction).module;
+        let (value, h) = pass(climbed, Pass::Climbed);
+        (Passes::of(None, Some(value)), h, None)
+    } else if !climbs_at(method, memory.count()) {
+        let (value, g) = pass(module.clone(), Pass::Plain);
+        let found = method.ascent.way().report(&g);
+        let descent = match memory.count() < method.start {
+            true => g,
+            false => {
+                let kept = memory.vector(&survey, &g);
+                let is_limited = method.descent == crate::Descent::Limited;
+                method.between.way().descent(g, kept, is_limited)
+            }
+        };
+        (Passes::of(Some(value), None), descent, found)
+    } else {
+        twice(method, memory, module, &survey, counted, &mut pass)
+    };
+    let mut grads = register(module, h);
+    if let Some(found) = found {
+        memory.report(&mut grads, found);
     }
+    (passes, grads)
+}
 
+/// A step that takes the gradients at w, climbs, and takes those at w + e(w).
+fn twice<M: Module, T>(
+    method: &Method,
+    memory: &Memory,
+    module: &M,
+    survey: &Survey,
+    counted: Pass,
+    pass: &mut impl FnMut(M, Pass) -> (T, Vector),
+) -> (Passes<T>, Vector, Option<Vector>) {
     // Made before the first pass: the statistics of several workers are averaged once all of them
     // have passed, which a copy taken in between would disturb.
-    let own_statistics = with_own_statistics(module);
+    let own_statistics = with_own_statistics(module, survey);
     let shared_statistics = module.clone();
     let (at_w, to_climb) = match counted {
         Pass::Climbed => (own_statistics, shared_statistics),
         _ => (shared_statistics, own_statistics),
     };
-    let (first, grads) = pass(at_w, Pass::AtW);
-    let factor = memory.factor(sam);
-    let kept = sam.keeps_first_gradients().then(|| copy(module, &grads));
-    let direction = sam.ascent().direction(module, memory, grads);
-    let mut ascended = climb(sam, &factor, to_climb, direction);
-    let at_w = AtW::new(sam, kept, &factor, &mut ascended);
-    let mut climbed = ascended.module;
-    for _ in 1..sam.ascents() {
-        let (_, grads) = pass(with_own_statistics(&climbed), Pass::Between);
-        climbed = climb(sam, &factor, climbed, grads).module;
-    }
-    let (last, grads) = pass(climbed.clone(), Pass::Climbed);
-    let climbed_grads = (sam.remembers() == Some(Kind::Sharpness)).then(|| copy(module, &grads));
-    let mut grads = (sam.descent()).combine(sam, module, &at_w, Some(&climbed), grads);
-    drop(climbed);
-    if let Some(at_w) = &at_w.grads {
-        match (sam.remembers(), climbed_grads) {
-            (Some(Kind::Orthogonal), _) => Between::report(module, memory, at_w, &mut grads),
-            (Some(Kind::Average), _) => memory.report_all(module, at_w, &mut grads),
-            (Some(Kind::Sharpness), Some(climbed)) => {
-                report_sharpness(module, memory, at_w, climbed, &mut grads);
-            }
-            _ => {}
-        }
-    }
-    at_w.release(module);
-    let passes = Passes {
-        at_w: Some(first),
-        climbed: Some(last),
+    let (first, g) = pass(at_w, Pass::AtW);
+    let factor = memory.factor(method);
+    let kept = method.keeps_first_gradients().then(|| g.clone());
+    let from = From {
+        kept: memory.vector(survey, &g),
+        gradient: g,
     };
-    (passes, grads)
+    let direction = method.ascent.way().direction(from);
+    let Ascended {
+        module: climbed,
+        way,
+    } = climb(method, survey, &factor, to_climb, direction);
+    let at_w = AtW::new(method, kept, way);
+    let mut climbed = climbed;
+    for _ in 1..method.ascents {
+        let survey = Survey::of(method, &climbed);
+        let (_, g) = pass(with_own_statistics(&climbed, &survey), Pass::Between);
+        climbed = climb(method, &survey, &factor, climbed, Direction::Gradient(g)).module;
+    }
+    let (last, h) = pass(climbed.clone(), Pass::Climbed);
+    let found = (at_w.grads.as_ref()).and_then(|g| method.report(g, &h));
+    let descent = descend(method, survey, &at_w, Some(&climbed), h);
+    (Passes::of(Some(first), Some(last)), descent, found)
 }
 
-/// The gradients of a loss by parameter, or a panic if the loss was not of this module.
-pub(crate) fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> GradientsParams {
-    let grads = GradientsParams::from_grads(grads, module);
+/// Whether the step after so many climbs.
+fn climbs_at(method: &Method, count: usize) -> bool {
+    let since_start = count.checked_sub(method.start);
+    since_start.is_some_and(|steps| steps.is_multiple_of(method.every))
+}
+
+impl<T> Passes<T> {
+    fn of(at_w: Option<T>, climbed: Option<T>) -> Self {
+        Self { at_w, climbed }
+    }
+}
+
+/// The gradients of a loss, or a panic if the loss was not of this module.
+pub(crate) fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) -> Vector {
+    let grads = walk::gradients(module, grads);
     if grads.is_empty() {
-        let mut trainable = Trainable(0);
-        module.visit(&mut trainable);
-        if trainable.0 > 0 {
-            panic!(
-                "{} got gradients, but of the {} parameters that require them, none has one: {}",
-                match at {
-                    Pass::Plain => "a step without an ascent",
-                    Pass::AtW => "SAM's first step",
-                    Pass::Between => "SAM's next ascent",
-                    Pass::Climbed => "SAM's second step",
-                },
-                trainable.0,
-                match at {
-                    Pass::Plain | Pass::AtW =>
-                        "the loss was not taken with this module. Take it with the module that you \
-                         then give to SamConfig::first_step, after its last update",
-                    Pass::Between | Pass::Climbed =>
-                        "the loss was not taken with the climbed module, but perhaps with the one at \
-                         w. Call the forward pass of what SamConfig::first_step returned \
-                         (climbed.forward(..)), or in SamConfig::optimize that of the module that \
-                         the closure is given",
-                }
-            );
-        }
+        let mut trainable = 0;
+        each(module, |leaf| trainable += usize::from(leaf.is_trainable()));
+        assert!(
+            trainable == 0,
+            "{} got gradients, but of the {trainable} parameters that require them, none has one: {}",
+            match at {
+                Pass::Plain => "a step without an ascent",
+                Pass::AtW => "SAM's first step",
+                Pass::Between => "SAM's next ascent",
+                Pass::Climbed => "SAM's second step",
+            },
+            match at {
+                Pass::Plain | Pass::AtW =>
+                    "the loss was not taken with this module. Take it with the module that you \
+                     then give to SamConfig::first_step, after its last update",
+                Pass::Between | Pass::Climbed =>
+                    "the loss was not taken with the climbed module, but perhaps with the one at \
+                     w. Call the forward pass of what SamConfig::first_step returned \
+                     (climbed.forward(..)), or in SamConfig::optimize that of the module that \
+                     the closure is given",
+            }
+        );
     }
     grads
-}
-
-/// Counts the parameters that require gradients.
-struct Trainable(usize);
-
-impl ModuleVisitor for Trainable {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0 += usize::from(param.is_require_grad());
-    }
 }

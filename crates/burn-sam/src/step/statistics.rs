@@ -6,16 +6,19 @@
 //! (checkpointing strategies, the state of frozen or validating parts) is put back.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::VecDeque;
 
 use burn::module::{Flag, Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Int, Tensor};
 
+use super::survey::Survey;
+
 /// The same module, parameter for parameter, with running statistics of its own.
-pub(crate) fn with_own_statistics<M: Module>(module: &M) -> M {
-    let mut statistics = MayHaveStatistics(false);
-    module.visit(&mut statistics);
-    if !statistics.0 {
+///
+/// Where every parameter requires gradients, as running statistics do not, the detour, which takes longer than a small
+/// model's perturbation, is saved.
+pub(crate) fn with_own_statistics<M: Module>(module: &M, survey: &Survey) -> M {
+    if !survey.has_constants {
         return module.clone();
     }
     let own = module.valid().train();
@@ -24,29 +27,23 @@ pub(crate) fn with_own_statistics<M: Module>(module: &M) -> M {
     own.map(&mut params)
 }
 
-/// Whether there is any floating-point tensor that requires no gradient, as running statistics do not.
-/// Where there is none, the detour, which takes longer than a small model's perturbation, is saved.
-struct MayHaveStatistics(bool);
-
-impl ModuleVisitor for MayHaveStatistics {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0 |= !param.is_require_grad();
-    }
-}
-
-/// The parameters of one module, to be put into another of the same structure.
+/// The parameters of one module, to be put into another of the same structure: by their order, for a clone beside its
+/// origin has the same ids.
 #[derive(Default)]
-struct Params(HashMap<ParamId, Box<dyn Any>>);
+struct Params(VecDeque<(ParamId, Box<dyn Any>)>);
 
 impl Params {
     fn take_in<P: Clone + 'static>(&mut self, id: ParamId, param: &P) {
-        self.0.insert(id, Box::new(param.clone()));
+        self.0.push_back((id, Box::new(param.clone())));
     }
 
-    /// A parameter that the module holds twice is given out twice, hence no removal.
-    fn give_out<P: Clone + 'static>(&self, id: ParamId, param: P) -> P {
-        let kept = self.0.get(&id).and_then(|kept| kept.downcast_ref::<P>());
-        kept.cloned().unwrap_or(param)
+    fn give_out<P: Clone + 'static>(&mut self, id: ParamId, param: P) -> P {
+        // The next one, but for a module written by hand that maps in another order than it visits.
+        let is_it = |(of, kept): &(ParamId, Box<dyn Any>)| *of == id && kept.is::<P>();
+        let index = self.0.iter().position(is_it);
+        let kept = index.and_then(|index| self.0.remove(index));
+        let kept = kept.and_then(|(_, kept)| kept.downcast::<P>().ok());
+        kept.map_or(param, |kept| *kept)
     }
 }
 

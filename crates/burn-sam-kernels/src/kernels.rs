@@ -1,0 +1,71 @@
+//! The backends' own kernels, with all of a device's parts at once.
+
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+pub(crate) use with::{reduce, update};
+#[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
+pub(crate) use without::{reduce, update};
+
+#[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
+mod with {
+    use burn::backend::Dispatch;
+    use burn::tensor::{Device, Tensor};
+
+    use crate::backend::{Floats, ListBackend};
+    use crate::operation::{Reduction, Update};
+    use crate::part::Part;
+    use crate::portable::accumulation_dtype;
+
+    fn floats(parts: Vec<Part>) -> Floats<Dispatch> {
+        Floats(parts.into_iter().map(Part::into_dispatch).collect())
+    }
+
+    /// Sums over the parts of one device, and others of the same parameters.
+    pub(crate) fn reduce(a: Vec<Part>, b: Vec<Part>, reduction: Reduction) -> Tensor<1> {
+        Tensor::from_dispatch(Dispatch::reduce(floats(a), floats(b), reduction))
+    }
+
+    /// Writes over the parts of one device.
+    pub(crate) fn update(
+        read: Vec<Part>,
+        write: Vec<Part>,
+        scalars: &[Tensor<1>],
+        device: &Device,
+        update: Update,
+    ) -> Vec<Part> {
+        let wide = accumulation_dtype(write.iter().map(Part::dtype));
+        let on_device = |value: &Tensor<1>| value.clone().cast(wide).to_device(device);
+        let scalars = match scalars {
+            [value] => on_device(value),
+            values => Tensor::cat(values.iter().map(on_device).collect(), 0),
+        };
+        let (shells, write): (Vec<_>, Vec<_>) = write.into_iter().map(Part::into_shell).unzip();
+        let Floats(written) =
+            Dispatch::update(floats(read), Floats(write), scalars.into_dispatch(), update);
+        let written = shells.into_iter().zip(written);
+        written
+            .map(|(shell, tensor)| shell.filled(tensor))
+            .collect()
+    }
+}
+
+#[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
+mod without {
+    use burn::tensor::{Device, Tensor};
+
+    use crate::operation::{Reduction, Update};
+    use crate::part::Part;
+
+    pub(crate) fn reduce(_: Vec<Part>, _: Vec<Part>, _: Reduction) -> Tensor<1> {
+        unreachable!("no part has kernels")
+    }
+
+    pub(crate) fn update(
+        _: Vec<Part>,
+        _: Vec<Part>,
+        _: &[Tensor<1>],
+        _: &Device,
+        _: Update,
+    ) -> Vec<Part> {
+        unreachable!("no part has kernels")
+    }
+}

@@ -1,0 +1,269 @@
+use core::fmt;
+
+use burn::backend::{DispatchTensor, TensorMetadata};
+use burn::tensor::{DType, Device, Shape, Tensor};
+
+use crate::portable;
+
+/// A parameter's part of a [`Vector`](crate::Vector): a tensor of any rank and type, without autodiff.
+// Boxed, since lists of them are divided: the handle of a tensor is hundreds of bytes.
+#[derive(Clone)]
+pub struct Part(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    shell: Shell,
+    tensor: DispatchTensor,
+}
+
+/// A part without its tensor.
+#[derive(Clone)]
+pub(crate) struct Shell {
+    place: usize,
+    device: Device,
+    dtype: DType,
+    rank: &'static Rank,
+}
+
+impl Shell {
+    /// With a tensor of the rank, the device and the type that the part had.
+    pub(crate) fn filled(self, tensor: DispatchTensor) -> Part {
+        Part(Box::new(Inner {
+            shell: self,
+            tensor,
+        }))
+    }
+}
+
+/// The operations that need to know the rank.
+struct Rank {
+    moved: fn(DispatchTensor, &Device, DType) -> DispatchTensor,
+    zeros_like: fn(&DispatchTensor) -> DispatchTensor,
+    flat: fn(DispatchTensor) -> Tensor<1>,
+    shaped: fn(Tensor<1>, Shape) -> DispatchTensor,
+    sum_of_squares: fn(&DispatchTensor, &DispatchTensor, Option<f64>) -> Tensor<1>,
+    inner_product: fn(&DispatchTensor, &DispatchTensor) -> Tensor<1>,
+    minus: fn(DispatchTensor, DispatchTensor) -> DispatchTensor,
+    perturb:
+        fn(DispatchTensor, DispatchTensor, &portable::Scale, f64, Option<f64>) -> DispatchTensor,
+    combine: fn(DispatchTensor, Vec<DispatchTensor>, &[Tensor<1>]) -> DispatchTensor,
+    filters: fn(&DispatchTensor, Tensor<1>, usize) -> Tensor<1>,
+}
+
+struct Ranked<const D: usize>;
+
+impl<const D: usize> Ranked<D> {
+    const RANK: Rank = Rank {
+        moved: |tensor, device, dtype| {
+            let tensor = Tensor::<D>::from_dispatch(tensor);
+            tensor.to_device(device).cast(dtype).into_dispatch()
+        },
+        zeros_like: |tensor| read::<D>(tensor).zeros_like().into_dispatch(),
+        flat: |tensor| {
+            let tensor = Tensor::<D>::from_dispatch(tensor);
+            let length = tensor.shape().num_elements();
+            tensor.reshape([length])
+        },
+        shaped: |flat, shape| flat.reshape::<D, _>(shape).into_dispatch(),
+        sum_of_squares: |weight, grad, eta| {
+            portable::sum_of_squares(&read::<D>(weight), read(grad), eta)
+        },
+        inner_product: |a, b| portable::inner_product(read::<D>(a), read(b)),
+        minus: |a, b| {
+            let difference = Tensor::<D>::from_dispatch(a) - Tensor::from_dispatch(b);
+            difference.into_dispatch()
+        },
+        perturb: |weight, grad, scale, rho, eta| {
+            let weight = Tensor::<D>::from_dispatch(weight);
+            portable::perturb(weight, Tensor::from_dispatch(grad), scale, rho, eta).into_dispatch()
+        },
+        combine: |a, others, coefficients| {
+            let others: Vec<Tensor<D>> = others.into_iter().map(Tensor::from_dispatch).collect();
+            portable::combine(Tensor::from_dispatch(a), &others, coefficients).into_dispatch()
+        },
+        filters: |weight, values, dim| {
+            let weight = read::<D>(weight).cast(values.dtype());
+            let values = values.reshape(weight.shape());
+            let norms = |tensor: Tensor<D>| {
+                let others = (0..D).filter(|&other| other != dim);
+                others.fold(tensor.square(), Tensor::sum_dim).sqrt()
+            };
+            let factor = norms(weight) / norms(values.clone());
+            let length = values.shape().num_elements();
+            (values * factor).reshape([length])
+        },
+    };
+}
+
+fn read<const D: usize>(tensor: &DispatchTensor) -> Tensor<D> {
+    Tensor::from_dispatch(tensor.clone())
+}
+
+impl Part {
+    /// A part of the parameter at this place in the module's order.
+    pub fn new<const D: usize>(place: usize, tensor: Tensor<D>) -> Self {
+        let shell = Shell {
+            place,
+            device: tensor.device(),
+            dtype: tensor.dtype(),
+            rank: &Ranked::<D>::RANK,
+        };
+        shell.filled(tensor.into_dispatch())
+    }
+
+    /// The tensor.
+    ///
+    /// # Panics
+    ///
+    /// If its rank is not `D`.
+    pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
+        let rank = self.shape().num_dims();
+        assert_eq!(rank, D, "a part of another rank");
+        Tensor::from_dispatch(self.0.tensor)
+    }
+
+    /// Its parameter's place in the module's order.
+    pub fn place(&self) -> usize {
+        self.0.shell.place
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.0.shell.device
+    }
+
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.0.shell.dtype
+    }
+
+    /// Its shape.
+    pub fn shape(&self) -> Shape {
+        self.0.tensor.shape()
+    }
+
+    /// On this device, in this type.
+    pub fn moved(self, device: &Device, dtype: DType) -> Self {
+        if device == self.device() && dtype == self.dtype() {
+            return self;
+        }
+        let (mut shell, tensor) = self.into_shell();
+        let moved = (shell.rank.moved)(tensor, device, dtype);
+        (shell.device, shell.dtype) = (device.clone(), dtype);
+        shell.filled(moved)
+    }
+
+    /// Its elements in their order, of shape `[elements]`.
+    pub fn flat(self) -> Tensor<1> {
+        (self.0.shell.rank.flat)(self.0.tensor)
+    }
+
+    /// Elements in their order, in this part's shape and at its place.
+    pub fn shaped(&self, flat: Tensor<1>) -> Self {
+        let mut shell = self.0.shell.clone();
+        (shell.device, shell.dtype) = (flat.device(), flat.dtype());
+        let tensor = (shell.rank.shaped)(flat, self.shape());
+        shell.filled(tensor)
+    }
+
+    /// As many zeros.
+    pub fn zeros_like(&self) -> Self {
+        let shell = self.0.shell.clone();
+        let zeros = (shell.rank.zeros_like)(&self.0.tensor);
+        shell.filled(zeros)
+    }
+
+    /// Values, in their order, of shape `[elements]`, whose filters along this dimension are scaled to be as long
+    /// as this part's.
+    pub fn filters_like(&self, values: Tensor<1>, dim: usize) -> Tensor<1> {
+        (self.0.shell.rank.filters)(&self.0.tensor, values, dim)
+    }
+
+    pub(crate) fn into_shell(self) -> (Shell, DispatchTensor) {
+        let Inner { shell, tensor } = *self.0;
+        (shell, tensor)
+    }
+
+    pub(crate) fn into_dispatch(self) -> DispatchTensor {
+        self.0.tensor
+    }
+
+    /// Another one of the same parameter, moved to this one's device and cast to its type.
+    pub(crate) fn beside(&self, other: &Self) -> Self {
+        assert_eq!(
+            self.shape(),
+            other.shape(),
+            "the parts of a parameter must have one shape"
+        );
+        other.clone().moved(self.device(), self.dtype())
+    }
+
+    /// |T v|², where this is v, and T is 1 or |w| + eta.
+    pub(crate) fn portable_sum_of_squares(&self, weight: &Self, eta: Option<f64>) -> Tensor<1> {
+        (self.0.shell.rank.sum_of_squares)(&weight.0.tensor, &self.0.tensor, eta)
+    }
+
+    pub(crate) fn portable_inner_product(&self, other: &Self) -> Tensor<1> {
+        (self.0.shell.rank.inner_product)(&self.0.tensor, &other.0.tensor)
+    }
+
+    pub(crate) fn portable_minus(self, other: Self) -> Self {
+        let (shell, tensor) = self.into_shell();
+        let difference = (shell.rank.minus)(tensor, other.0.tensor);
+        shell.filled(difference)
+    }
+
+    /// This weight, climbed along a gradient.
+    pub(crate) fn portable_perturb(
+        self,
+        grad: Self,
+        scale: &portable::Scale,
+        rho: f64,
+        eta: Option<f64>,
+    ) -> Self {
+        let (shell, tensor) = self.into_shell();
+        let perturbed = (shell.rank.perturb)(tensor, grad.0.tensor, scale, rho, eta);
+        shell.filled(perturbed)
+    }
+
+    pub(crate) fn portable_combine(self, others: Vec<Self>, coefficients: &[Tensor<1>]) -> Self {
+        let (shell, tensor) = self.into_shell();
+        let others = others.into_iter().map(Self::into_dispatch).collect();
+        let combined = (shell.rank.combine)(tensor, others, coefficients);
+        shell.filled(combined)
+    }
+
+    /// Whether its backend has kernels of its own for its type.
+    #[allow(unreachable_patterns)]
+    pub(crate) fn has_kernels(&self) -> bool {
+        let _dtype = self.dtype();
+        match self.device().as_dispatch() {
+            #[cfg(feature = "flex")]
+            burn::backend::DispatchDevice::Flex(_) => {
+                matches!(_dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+            }
+            #[cfg(feature = "ndarray")]
+            burn::backend::DispatchDevice::NdArray(_) => {
+                matches!(_dtype, DType::F64 | DType::F32)
+            }
+            // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
+            #[cfg(feature = "cube")]
+            burn::backend::DispatchDevice::Cube(device) => {
+                device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
+                    && matches!(_dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part")
+            .field("place", &self.place())
+            .field("shape", &self.shape())
+            .field("dtype", &self.dtype())
+            .field("device", self.device())
+            .finish()
+    }
+}

@@ -1,0 +1,119 @@
+//! Which way to climb: a way a file.
+
+mod friendly;
+mod gradient;
+mod momentum;
+
+use burn_sam_kernels::Vector;
+use serde::{Deserialize, Serialize};
+
+use super::keep::Keep;
+
+/// Which way to climb.
+///
+/// From [`SamConfig::with_ascent`](crate::SamConfig::with_ascent). In a file, it is `"gradient"`, `"msam"` or
+/// `{"friendly": {"sigma": 1.0, "lambda": 0.9}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Ascent {
+    /// SAM: along the gradient at w.
+    Gradient,
+    /// F-SAM: along the gradient at w, less sigma times the average m of the gradients of the steps
+    /// before,
+    ///
+    /// ```text
+    /// e(w) = rho d / (|d| + eps),    d = g - sigma m,    m <- lambda m + (1 - lambda) g
+    /// ```
+    ///
+    /// so that what all batches have in common, the slope of the whole loss, is not climbed. m begins with
+    /// the first step's g, and that step climbs along g. m is kept from step to step: one copy of the
+    /// weights. Gradients that are not finite do not enter it.
+    ///
+    /// [Friendly Sharpness-Aware Minimization](https://arxiv.org/abs/2403.12350) (Li et al.), algorithm 1.
+    Friendly {
+        /// How much of the average is left out, 0 or more.
+        sigma: f64,
+        /// How much of the average stays at each step, from 0 to below 1.
+        lambda: f64,
+    },
+    /// MSAM: along the last update, which needs no pass,
+    ///
+    /// ```text
+    /// e(w) = rho u / (|u| + eps),    u = w - the w before the last update
+    /// ```
+    ///
+    /// whatever the base optimizer and its weight decay. The one pass of a step is at w + e(w), and its
+    /// gradient updates w. The first step, before any update, is the base optimizer's. The weights before the
+    /// update are kept from step to step: one copy of the weights. w is what is validated, saved and returned.
+    ///
+    /// u goes to the w that a step is given, whatever has become of it since the update: e(w) is rho long, from there.
+    /// Where u is not finite, e(w) is 0.
+    ///
+    /// [Momentum-SAM](https://arxiv.org/abs/2401.12033) (Becker et al.), equation 4, in their code's sign.
+    Msam,
+}
+
+/// What a way to climb is.
+pub(crate) trait Way {
+    /// What is out of range.
+    fn check(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What is kept from step to step.
+    fn keeps(&self) -> Option<Keep> {
+        None
+    }
+
+    /// If it needs no gradient at w, and so no pass there: what it is.
+    fn one_pass(&self) -> Option<OnePass> {
+        None
+    }
+
+    /// What to climb along.
+    fn direction(&self, from: From) -> Direction;
+
+    /// What a step with the gradients g at w finds out for the steps after.
+    fn report(&self, _g: &Vector) -> Option<Vector> {
+        None
+    }
+}
+
+/// A way to climb that takes no gradient at w.
+pub(crate) struct OnePass {
+    /// As a file has it.
+    pub(crate) file: &'static str,
+    pub(crate) name: &'static str,
+    /// What it does in place of that.
+    pub(crate) instead: &'static str,
+}
+
+/// What there is to make a direction of.
+pub(crate) struct From {
+    /// g at w, if it is taken.
+    pub(crate) gradient: Vector,
+    /// What is kept, of the parameters that have a gradient, or of all; of the first step, nothing.
+    pub(crate) kept: Option<Vector>,
+}
+
+/// What to climb along.
+pub(crate) enum Direction {
+    /// The gradient at w itself.
+    Gradient(Vector),
+    /// Another vector.
+    Along(Vector),
+    /// The update from these weights to w.
+    UpdateFrom(Vector),
+}
+
+impl Ascent {
+    /// What it is.
+    pub(crate) fn way(self) -> Box<dyn Way> {
+        match self {
+            Self::Gradient => Box::new(gradient::Gradient),
+            Self::Friendly { sigma, lambda } => Box::new(friendly::Friendly { sigma, lambda }),
+            Self::Msam => Box::new(momentum::Momentum),
+        }
+    }
+}

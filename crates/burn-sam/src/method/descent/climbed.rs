@@ -1,0 +1,11 @@
+//! SAM, algorithm 1 of arXiv 2010.01412: h.
+
+use super::{Of, Way};
+
+pub(super) struct Climbed;
+
+impl Way for Climbed {
+    fn of(&self) -> Of {
+        Of::Climbed
+    }
+}

@@ -1,0 +1,196 @@
+//! How far to climb: a law a file.
+
+mod constant;
+mod learning_rate;
+mod raised;
+mod rule;
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
+///
+/// From [`SamConfig::with_radius`]. In a file, it is `"constant"`, `{"raised": {"steps": 200}}`,
+/// `{"learning_rate": {"rho_min": 0.01, "lr_min": 0.0, "lr_max": 0.1}}` or `{"rule": {"rise": 0.7}}`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Radius {
+    /// SAM: rho stays as it is.
+    Constant,
+    /// Rho is raised linearly over the first steps that may climb,
+    ///
+    /// ```text
+    /// rho_t = rho min(1, t / steps),    t = 1, 2, ..
+    /// ```
+    ///
+    /// so that a radius that is too large for fresh weights does not drive them to where all outputs are the
+    /// same. A twelfth of the training is a good length.
+    Raised {
+        /// Until rho is there, 1 or more.
+        steps: usize,
+    },
+    /// GSAM's rule: rho follows the learning rate,
+    ///
+    /// ```text
+    /// rho_t = rho_min + (rho - rho_min) (lr - lr_min) / (lr_max - lr_min)
+    /// ```
+    ///
+    /// with the learning rate (of the base, where parameter groups have their own) of the update before: a step
+    /// of Burn's `Learner` climbs before it knows its own. The first step climbs by rho_min. Learning rates
+    /// beyond the two count as these.
+    ///
+    /// [Surrogate Gap Minimization](https://arxiv.org/abs/2203.08065) (Zhuang et al.), section 4.
+    LearningRate {
+        /// The smallest rho, 0 to rho.
+        rho_min: f64,
+        /// The learning rate at which rho is the smallest.
+        lr_min: f64,
+        /// The learning rate at which rho is [`SamConfig::rho`].
+        lr_max: f64,
+    },
+    /// Rho sets itself: each step climbs until the loss rises by so much of what there is to lose, or of what
+    /// has been learned, whichever is less.
+    ///
+    /// ```text
+    /// h   = min(L, max(L_0 - L, L_0 / 100))
+    /// q   = (L' - L) / (rise h)
+    /// rho <- rho exp(-0.1 clip(ln(q) / 2, -1, 1)),    from SamConfig::rho, between 1e-4 and 3
+    /// ```
+    ///
+    /// L and L' are running means, with a decay of 0.9, of the losses at w and at w + e(w), and L_0 is the first
+    /// step's loss. An L' that is not finite, or above 10 times the larger of L_0 and this step's L, counts as that; h
+    /// is at least L_0 / 1,000,000. With steps that do not climb in
+    /// between, which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between
+    /// 1e-3 and 30.
+    ///
+    /// It has to know the loss: in the `Learner` that of Burn's own outputs, or what
+    #[cfg_attr(
+        feature = "train",
+        doc = "[`SamModel::with_loss`](crate::SamModel::with_loss)"
+    )]
+    #[cfg_attr(
+        not(feature = "train"),
+        doc = "`SamModel::with_loss` (feature `train`)"
+    )]
+    /// names; in a loop of your own with [`SamSteps::minimize`](crate::SamSteps::minimize). The loss must be one
+    /// that is 0 at best, as cross-entropy and squared errors are; a first loss of 0 or below leaves rho where it is.
+    /// The rule does not depend on the loss's scale, but the scale must stay.
+    ///
+    /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
+    /// devices, the losses are means over them, and there is one rho.
+    ///
+    /// What is left of the loss counts as noise: a training that is far from done, on data without noise, is held up
+    /// by it.
+    ///
+    /// The rule is this library's own.
+    Rule {
+        /// How much of it, above 0: 0.7 for SAM, 0.3 for LookSAM.
+        rise: f64,
+    },
+}
+
+/// What a law for rho is.
+pub(crate) trait Law {
+    /// What is out of range, with this rho.
+    fn check(&self, _rho: f64) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// What it has to know.
+    fn needs(&self) -> Needs {
+        Needs::default()
+    }
+
+    /// Rho over the configured one, as far as the host knows it.
+    fn factor(&self, _at: At) -> f64 {
+        1.0
+    }
+
+    /// What is kept on the device from step to step, at the start: rho first. What is not known yet is NaN.
+    fn start(&self, _rho: f64) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// A step's losses at w and at w + e(w), so that they add up over micro-batches and devices.
+    fn report(&self, _state: &Tensor<1>, _losses: [Tensor<1>; 2]) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// The state after a step.
+    fn next(&self, state: Tensor<1>, _report: Tensor<1>, _pace: Pace) -> Tensor<1> {
+        state
+    }
+
+    /// What there is to say of a state, should it be known on the host.
+    fn remark(&self, _state: &[f64]) -> Option<&'static str> {
+        None
+    }
+}
+
+/// What a law has to know of a training.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Needs {
+    /// How many steps there have been.
+    pub(crate) count: bool,
+    /// The learning rate.
+    pub(crate) lr: bool,
+    /// The losses.
+    pub(crate) losses: bool,
+}
+
+/// Where a training is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct At {
+    /// The configured one.
+    pub(crate) rho: f64,
+    /// Steps after the first one that may climb.
+    pub(crate) since_start: usize,
+    /// Of the update before.
+    pub(crate) lr: Option<f64>,
+}
+
+/// How a training climbs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    /// Whether each step does.
+    pub(crate) every_step: bool,
+    /// Whether rho is relative to each weight.
+    pub(crate) adaptive: bool,
+}
+
+impl Radius {
+    /// What it is.
+    pub(crate) fn law(self) -> Box<dyn Law> {
+        match self {
+            Self::Constant => Box::new(constant::Constant),
+            Self::Raised { steps } => Box::new(raised::Raised { steps }),
+            Self::LearningRate {
+                rho_min,
+                lr_min,
+                lr_max,
+            } => Box::new(learning_rate::LearningRate {
+                rho_min,
+                lr_min,
+                lr_max,
+            }),
+            Self::Rule { rise } => Box::new(rule::Rule { rise }),
+        }
+    }
+}
+
+/// What all radii are multiplied by at a step: a number and, if there is one, a tensor of shape `[1]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Factor {
+    pub(crate) host: f64,
+    pub(crate) device: Option<Tensor<1>>,
+}
+
+impl Factor {
+    /// Of a method that keeps nothing.
+    pub(crate) const ONE: Self = Self::host(1.0);
+
+    pub(crate) const fn host(host: f64) -> Self {
+        Self { host, device: None }
+    }
+}
