@@ -1,6 +1,7 @@
 //! What the integration tests share: the devices to test on, and small modules.
 
 mod learner;
+mod warnings;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::nn::loss::{MseLoss, Reduction};
@@ -13,6 +14,7 @@ use burn_sam::AscentPart;
 use example_common::Backend;
 pub use learner::{Learns, train};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
+pub use warnings::warnings;
 
 /// The CPU devices, without autodiff.
 pub fn cpu_devices() -> Vec<Device> {

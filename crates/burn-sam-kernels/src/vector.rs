@@ -360,9 +360,12 @@ impl IntoIterator for Vector {
     }
 }
 
+/// Rows of a device each.
+type Groups<R> = Vec<(Device, Vec<R>)>;
+
 /// Rows by device, of those that have kernels, and the rest.
-fn by_device<R>(rows: Vec<R>, part: impl Fn(&R) -> &Part) -> (Vec<(Device, Vec<R>)>, Vec<R>) {
-    let (mut groups, mut rest): (Vec<(Device, Vec<R>)>, Vec<R>) = (Vec::new(), Vec::new());
+fn by_device<R>(rows: Vec<R>, part: impl Fn(&R) -> &Part) -> (Groups<R>, Vec<R>) {
+    let (mut groups, mut rest): (Groups<R>, Vec<R>) = (Vec::new(), Vec::new());
     for row in rows {
         let part = part(&row);
         if !part.has_kernels() {

@@ -66,4 +66,4 @@ pub use method::{Ascent, Between, Descent, Radius};
 pub use optimizer::SamOptimizer;
 pub use part::AscentPart;
 pub use step::Passes;
-pub use steps::SamSteps;
+pub use steps::{Loss, SamSteps};

@@ -110,7 +110,9 @@ impl SamSteps {
     /// * `lr` - the learning rate.
     /// * `module` - the module at w.
     /// * `loss` - the loss of the batch, of shape `[1]`, with the module that it is given: called once or more, as
-    ///   the method has it.
+    ///   the method has it. It may return something else beside the loss, `(loss, output)`, which is handed back for
+    ///   both passes. State that goes on from batch to batch (a recurrent network's) is to be the pass at w's, or the
+    ///   only pass's: a variable that the closure itself writes holds that of the climbed pass, or goes on twice.
     ///
     /// # Panics
     ///
@@ -139,17 +141,26 @@ impl SamSteps {
     /// }
     /// let rho: f64 = steps.rho().into_scalar();
     /// # assert!(rho > 0.0 && rho != 0.05);
+    ///
+    /// // With the output beside the loss, of the pass at w if there is one.
+    /// let (_, passes) = steps.minimize(&mut optim, 0.1, model, |model: &Linear| {
+    ///     let output = model.forward(inputs.clone());
+    ///     (output.clone().square().mean(), output.detach())
+    /// });
+    /// let (_loss, output) = passes.at_w.or(passes.climbed).unwrap();
+    /// assert_eq!(output.dims(), [2, 1]);
     /// ```
-    pub fn minimize<M, F>(
+    pub fn minimize<M, L, F>(
         &mut self,
         optim: &mut ModuleOptimizer,
         lr: impl Into<ModuleLearningRate>,
         module: M,
         mut loss: F,
-    ) -> (M, Passes<Tensor<1>>)
+    ) -> (M, Passes<L>)
     where
         M: Module,
-        F: FnMut(&M) -> Tensor<1>,
+        F: FnMut(&M) -> L,
+        L: Loss,
     {
         self.refuse_part();
         self.minimize_on_part(optim, lr, module, |module, _| loss(module))
@@ -181,22 +192,23 @@ impl SamSteps {
     ///     model.forward(part.of(&inputs)).square().mean()
     /// });
     /// ```
-    pub fn minimize_on_part<M, F>(
+    pub fn minimize_on_part<M, L, F>(
         &mut self,
         optim: &mut ModuleOptimizer,
         lr: impl Into<ModuleLearningRate>,
         module: M,
         mut loss: F,
-    ) -> (M, Passes<Tensor<1>>)
+    ) -> (M, Passes<L>)
     where
         M: Module,
-        F: FnMut(&M, AscentPart) -> Tensor<1>,
+        F: FnMut(&M, AscentPart) -> L,
+        L: Loss,
     {
-        let its_own = |loss: &Tensor<1>| Some(loss.clone());
+        let its_own = |loss: &L| Some(loss.value().clone());
         self.take(optim, lr.into(), module, its_own, |module, part, at| {
             let loss = loss(module, part);
-            let grads = gradients_of(module, loss.backward(), at);
-            (loss.without_autodiff(), grads)
+            let grads = gradients_of(module, loss.value().backward(), at);
+            (loss.without_graph(), grads)
         })
     }
 
@@ -278,5 +290,41 @@ impl SamSteps {
             .load(self.sam.method(), module, record)?;
         self.memory = memory;
         Ok(module)
+    }
+}
+
+/// What the closure of [`SamSteps::minimize`] returns: the loss, of shape `[1]`, alone or with something else.
+pub trait Loss: sealed::Loss {}
+
+impl Loss for Tensor<1> {}
+impl<T> Loss for (Tensor<1>, T) {}
+
+mod sealed {
+    use burn::tensor::Tensor;
+
+    pub trait Loss {
+        fn value(&self) -> &Tensor<1>;
+        /// The loss without autodiff.
+        fn without_graph(self) -> Self;
+    }
+
+    impl Loss for Tensor<1> {
+        fn value(&self) -> &Tensor<1> {
+            self
+        }
+
+        fn without_graph(self) -> Self {
+            self.without_autodiff()
+        }
+    }
+
+    impl<T> Loss for (Tensor<1>, T) {
+        fn value(&self) -> &Tensor<1> {
+            &self.0
+        }
+
+        fn without_graph(self) -> Self {
+            (self.0.without_autodiff(), self.1)
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Integration tests over burn-sam and burn-sam-kernels.
 
 mod ascent;
+mod changes;
+mod clones;
 mod config;
 mod flatness;
 mod half_precision;

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 const LR: f64 = 0.1;
 
 /// Those that keep something from step to step, and those that do not climb at every step.
-fn with_memory() -> Vec<SamConfig> {
+pub(crate) fn with_memory() -> Vec<SamConfig> {
     let sam = SamConfig::new().with_rho(0.3);
     vec![
         SamConfig::msam().with_rho(0.3),
@@ -53,7 +53,7 @@ const FOLLOWING: Radius = Radius::LearningRate {
     lr_max: 0.15,
 };
 
-fn all_methods() -> Vec<SamConfig> {
+pub(crate) fn all_methods() -> Vec<SamConfig> {
     methods().into_iter().chain(with_memory()).collect()
 }
 
@@ -100,7 +100,7 @@ fn step<M: TrainingModel>(sam: &SamConfig, model: M, points: &Points) -> M {
     climbed.second_step(&mut sgd(), LR, grads)
 }
 
-fn near<M: Module>(a: &M, b: &M, tolerance: f64) {
+pub(crate) fn near<M: Module>(a: &M, b: &M, tolerance: f64) {
     for ((path, a), (_, b)) in values(a).iter().zip(values(b)) {
         for (a, b) in a.iter().zip(b) {
             assert!((a - b).abs() <= tolerance, "{path}: {a} for {b}");

@@ -178,10 +178,10 @@ fn walk<M: Module>(module: &M, with_paths: bool, f: impl FnMut(Leaf<'_>)) {
 pub(crate) fn gradients<M: Module>(module: &M, mut grads: Gradients) -> Vector {
     let mut vector = Vector::new();
     each(module, |leaf| {
-        if leaf.is_trainable() {
-            if let Some(part) = leaf.param.take_from(leaf.place, &mut grads) {
-                vector.push(part);
-            }
+        if leaf.is_trainable()
+            && let Some(part) = leaf.param.take_from(leaf.place, &mut grads)
+        {
+            vector.push(part);
         }
     });
     vector
@@ -195,10 +195,10 @@ pub(crate) fn take<M: Module>(module: &M, grads: &mut GradientsParams) -> Vector
         return vector;
     }
     each(module, |leaf| {
-        if leaf.is_trainable() {
-            if let Some(part) = leaf.param.take(leaf.place, grads) {
-                vector.push(part);
-            }
+        if leaf.is_trainable()
+            && let Some(part) = leaf.param.take(leaf.place, grads)
+        {
+            vector.push(part);
         }
     });
     // Gradients made by hand may be of parameters that require none.

@@ -1,0 +1,347 @@
+//! What becomes of a model between steps, and of what is kept beside it.
+
+use burn::config::Config;
+use burn::module::{Module, Param};
+use burn::optim::{GradientsAccumulator, ModuleOptimizer, SgdConfig};
+use burn::store::ModuleRecord;
+use burn::tensor::activation::tanh;
+use burn::tensor::{Device, Tensor};
+use burn::train::TrainStep;
+use burn_sam::{Ascent, Radius, SamConfig, SamModel, SamSteps};
+use burn_sam_tests::{
+    Mlp, Points, cpu_devices, devices, read, same_training, same_values, values, warnings,
+};
+
+use crate::methods::{near, with_memory};
+
+const LR: f64 = 0.1;
+const RHO: f64 = 0.3;
+
+fn sgd() -> ModuleOptimizer {
+    SgdConfig::new().init()
+}
+
+fn batches(device: &Device) -> Vec<Points> {
+    (0..9).map(|seed| Points::new(seed, device)).collect()
+}
+
+/// How far two modules are from one another.
+fn distance<M: Module>(a: &M, b: &M) -> f64 {
+    let squares = values(a)
+        .into_iter()
+        .zip(values(b))
+        .map(|((_, a), (_, b))| a.iter().zip(&b).map(|(a, b)| (a - b).powi(2)).sum::<f64>());
+    squares.sum::<f64>().sqrt()
+}
+
+/// A step, and how far its last pass was from w.
+fn step(steps: &mut SamSteps, model: Mlp, points: &Points) -> (Mlp, f64) {
+    let (w, mut far) = (model.clone(), 0.0);
+    let (model, _) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
+        far = distance(model, &w);
+        model.loss(points)
+    });
+    (model, far)
+}
+
+fn is_at_rho(far: f64) -> bool {
+    (far - RHO).abs() < 1e-5
+}
+
+fn msam() -> SamConfig {
+    SamConfig::msam().with_rho(RHO)
+}
+
+#[test]
+fn steps_that_were_made_for_another_model_train_this_one() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in with_memory() {
+            let of_another = Mlp::new(1, &device);
+            let mut steps = sam.steps(&of_another);
+            // Other ids, and the weights of a record.
+            let record = Mlp::new(2, &device).into_record();
+            let loaded = of_another.load_record(record);
+            let mut expected_steps = sam.steps(&loaded);
+            let (mut model, mut expected) = (loaded.clone(), loaded);
+            for points in &batches(&device) {
+                (model, _) = step(&mut steps, model, points);
+                (expected, _) = step(&mut expected_steps, expected, points);
+            }
+            assert!(same_training(&model, &expected), "{sam} on {device:?}");
+        }
+        let mut steps = msam().steps(&Mlp::new(1, &device));
+        let mut model = Mlp::new(2, &device);
+        for (index, points) in batches(&device).iter().enumerate() {
+            let far;
+            (model, far) = step(&mut steps, model, points);
+            assert!(
+                if index == 0 {
+                    far == 0.0
+                } else {
+                    is_at_rho(far)
+                },
+                "{far}"
+            );
+        }
+    }
+}
+
+/// In the middle of a training, it starts anew, and says so once.
+#[test]
+fn another_model_in_the_middle_starts_anew() {
+    let device = cpu_devices()[0].clone().autodiff();
+    for sam in with_memory() {
+        let keeps = sam.ascent() != Ascent::Gradient || sam.between() != burn_sam::Between::Plain;
+        let mut steps = sam.steps(&Mlp::new(1, &device));
+        let mut model = Mlp::new(1, &device);
+        let said = warnings(|| {
+            for (index, points) in batches(&device).iter().enumerate() {
+                if index == 4 || index == 6 {
+                    model = Mlp::new(2, &device);
+                }
+                (model, _) = step(&mut steps, model.clone(), points);
+            }
+        });
+        assert_eq!(said.len(), usize::from(keeps), "{sam}: {said:?}");
+        assert!(
+            said.iter().all(|said| said.contains("hidden.weight")),
+            "{said:?}"
+        );
+    }
+}
+
+/// A part that is unfrozen climbs from then on, in loops and in the Learner.
+#[test]
+fn what_is_unfrozen_takes_part() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in with_memory() {
+            let mut start = Mlp::new(1, &device);
+            start.hidden = start.hidden.freeze();
+            let (mut model, mut steps) = (start.clone(), sam.steps(&start));
+            let mut wrapped = sam.init(start.clone());
+            let (mut optim, mut learner_optim) = (sgd(), sgd());
+            let mut hidden_climbed = false;
+            for (index, points) in batches(&device).iter().enumerate() {
+                if index == 3 {
+                    model.hidden = model.hidden.unfreeze();
+                    wrapped = wrapped.unfreeze();
+                }
+                let hidden = model.hidden.clone();
+                (model, _) = steps.minimize(&mut optim, LR, model, |model: &Mlp| {
+                    let climbed = !same_values(&model.hidden, &hidden);
+                    assert!(!climbed || index >= 3, "{sam} climbs what is frozen");
+                    hidden_climbed |= climbed;
+                    model.loss(points)
+                });
+                wrapped = learn(wrapped, &mut learner_optim, points);
+            }
+            assert!(hidden_climbed, "{sam}");
+            near(&*wrapped, &model, 1e-5);
+            assert!(!same_values(&model.hidden, &start.hidden));
+        }
+    }
+}
+
+fn learn(model: SamModel<Mlp>, optim: &mut ModuleOptimizer, points: &Points) -> SamModel<Mlp> {
+    let mut accumulator = GradientsAccumulator::new();
+    accumulator.accumulate(&model, TrainStep::step(&model, points.clone()).grads);
+    TrainStep::optimize(model, optim, LR.into(), accumulator.grads())
+}
+
+/// A guard that puts the model back, but not the steps.
+#[test]
+fn a_step_of_nans_that_is_undone_leaves_nothing() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in with_memory() {
+            let mut model = Mlp::new(1, &device);
+            let mut steps = sam.steps(&model);
+            for (index, points) in batches(&device).iter().enumerate() {
+                let good = model.clone();
+                let bad = index == 3 || index == 5;
+                (model, _) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
+                    assert!(
+                        values(model)
+                            .iter()
+                            .flat_map(|(_, v)| v)
+                            .all(|v| v.is_finite()),
+                        "{sam} at {index}"
+                    );
+                    let loss = model.loss(points);
+                    if bad { loss * f32::NAN } else { loss }
+                });
+                if bad {
+                    model = good;
+                }
+                assert!(
+                    values(&model)
+                        .iter()
+                        .flat_map(|(_, v)| v)
+                        .all(|v| v.is_finite())
+                );
+                assert!(read(steps.rho())[0].is_finite());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_pass_of_msam_is_at_rho_from_the_weights_that_it_is_given() {
+    for device in devices() {
+        let device = device.autodiff();
+        let mut model = Mlp::new(1, &device);
+        let mut steps = msam().steps(&model);
+        let mut old = Vec::new();
+        for (index, points) in batches(&device).iter().enumerate() {
+            old.push(model.clone());
+            // Put back, clipped, replaced, or gone to NaN and put back.
+            match index {
+                3 => model = old[1].clone(),
+                5 => {
+                    let weight = model.output.weight.val().inner().clamp(-0.3, 0.3);
+                    let weight = Tensor::from_inner(weight).require_grad();
+                    model.output.weight = Param::initialized(model.output.weight.id, weight);
+                }
+                _ => {}
+            }
+            let far;
+            (model, far) = step(&mut steps, model, points);
+            assert!(
+                is_at_rho(far) || (index == 0 && far == 0.0),
+                "{far} at {index}"
+            );
+        }
+        // To where it was before the update: there is no direction.
+        let before = model.clone();
+        (model, _) = step(&mut steps, model, &batches(&device)[0]);
+        assert!(!same_values(&model, &before));
+        let (_, far) = step(&mut steps, before, &batches(&device)[1]);
+        assert_eq!(far, 0.0);
+    }
+}
+
+/// Records and files of version 0.1.0 as it was before vectors (MSAM then kept the weights at w + e(w)), after four steps,
+/// and where three more steps ended.
+#[test]
+fn records_and_files_from_before_go_on() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/records");
+    let mut files = 0;
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for number in 0.. {
+            let file = |end: &str| directory.join(format!("{number}{end}"));
+            if !file(".json").exists() {
+                break;
+            }
+            files += 1;
+            let sam = SamConfig::load(file(".json")).unwrap();
+            let load = |end: &str| ModuleRecord::load(file(end)).unwrap();
+            let said = warnings(|| {
+                let mut model = sam.init(Mlp::new(7, &device)).load_record(load(".bpk"));
+                let mut optim = sgd();
+                for points in &batches(&device)[4..7] {
+                    model = learn(model, &mut optim, points);
+                }
+                let after = Mlp::new(8, &device).load_record(load("-after.bpk"));
+                near(&*model, &after, 1e-5);
+            });
+            assert!(said.is_empty(), "{sam}: {said:?}");
+        }
+    }
+    assert_eq!(files, 2 * 13);
+}
+
+/// One batch out of all proportion costs the rule a few steps.
+#[test]
+fn an_outlier_does_not_poison_the_rule() {
+    for device in devices() {
+        let device = device.autodiff();
+        for sam in [SamConfig::auto(), SamConfig::auto_looksam().with_every(2)] {
+            for size in [1.0, 30.0, 1e4, 1e8, 1e12] {
+                let mut model = Mlp::new(1, &device);
+                let mut steps = sam.steps(&model);
+                let mut optim = sgd().with_grad_clipping(
+                    burn::grad_clipping::GradientClippingConfig::Norm(1.0).init(),
+                );
+                let (mut rhos, mut last) = (Vec::new(), 0.0);
+                for index in 0..160u64 {
+                    let mut points = Points::new(index % 4, &device);
+                    if index == 60 {
+                        points.y = points.y * size;
+                    }
+                    (model, _) =
+                        steps.minimize(&mut optim, 0.05, model, |model: &Mlp| model.loss(&points));
+                    rhos.push(read(steps.rho())[0]);
+                    last = read(model.loss(&Points::new(0, &device)))[0];
+                }
+                let (before, after) = (rhos[59], rhos[75]);
+                assert!(
+                    after > before / 3.0 && after < before * 3.0,
+                    "{size}: from {before} to {after} with {sam}"
+                );
+                assert!(last < 1.0, "{size}: {last}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_loss_below_zero_leaves_rho_where_it_is_and_says_so() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let mut rho = Vec::new();
+        let said = warnings(|| {
+            let mut model = Mlp::new(1, &device);
+            let sam = SamConfig::new().with_radius(Radius::Rule { rise: 0.7 });
+            let mut steps = sam.steps(&model);
+            for (index, points) in batches(&device).iter().enumerate() {
+                (model, _) = steps.minimize(&mut sgd(), 0.01, model, |model: &Mlp| {
+                    // As a likelihood does, which changes its sign.
+                    model.loss(points) - 0.5 * index as f64
+                });
+                rho.push(read(steps.rho())[0]);
+            }
+        });
+        assert!(rho[8] > 0.01 && rho[7] == rho[8], "{rho:?}");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("a loss below 0 was seen"), "{said:?}");
+    }
+}
+
+/// State that goes on from batch to batch is that of the pass at w.
+#[test]
+fn carried_state_is_handed_back_of_both_passes() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let loss = |model: &Mlp, points: &Points, state: &Tensor<2>| {
+            let hidden = tanh(model.hidden.forward(points.x.clone()) + state.clone());
+            let output = model.output.forward(hidden.clone());
+            let loss = (output - points.y.clone()).square().mean();
+            (loss, hidden.detach())
+        };
+        let zero = || Tensor::<2>::zeros([8, 8], &device);
+        let sam = SamConfig::new().with_rho(RHO);
+        let (mut model, mut state) = (Mlp::new(1, &device), zero());
+        let (mut by_hand, mut hand_state) = (model.clone(), zero());
+        let mut steps = sam.steps(&model);
+        for points in &batches(&device) {
+            let (updated, passes) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
+                loss(model, points, &state)
+            });
+            model = updated;
+            let (value, next) = passes.at_w.unwrap();
+            assert!(!value.is_autodiff());
+            state = next;
+
+            let (value, next) = loss(&by_hand, points, &hand_state);
+            let climbed = sam.first_step(by_hand, value.backward());
+            let (value, _) = loss(&climbed, points, &hand_state);
+            by_hand = climbed.second_step(&mut sgd(), LR, value.backward());
+            hand_state = next;
+        }
+        near(&model, &by_hand, 1e-6);
+        assert_eq!(read(state), read(hand_state));
+    }
+}
