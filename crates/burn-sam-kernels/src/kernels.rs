@@ -7,6 +7,8 @@ pub(crate) use without::{reduce, update};
 
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod with {
+    use std::borrow::Borrow;
+
     use burn::backend::Dispatch;
     use burn::tensor::{Device, Tensor};
 
@@ -15,18 +17,23 @@ mod with {
     use crate::part::Part;
     use crate::portable::accumulation_dtype;
 
-    fn floats(parts: Vec<Part>) -> Floats<Dispatch> {
-        Floats(parts.into_iter().map(Part::into_dispatch).collect())
+    fn floats(parts: &[impl Borrow<Part>]) -> Floats<Dispatch> {
+        let tensors = parts.iter().map(|part| part.borrow().tensor().clone());
+        Floats(tensors.collect())
     }
 
     /// Sums over the parts of one device, and others of the same parameters.
-    pub(crate) fn reduce(a: Vec<Part>, b: Vec<Part>, reduction: Reduction) -> Tensor<1> {
+    pub(crate) fn reduce(
+        a: &[impl Borrow<Part>],
+        b: &[impl Borrow<Part>],
+        reduction: Reduction,
+    ) -> Tensor<1> {
         Tensor::from_dispatch(Dispatch::reduce(floats(a), floats(b), reduction))
     }
 
     /// Writes over the parts of one device.
     pub(crate) fn update(
-        read: Vec<Part>,
+        read: &[impl Borrow<Part>],
         write: Vec<Part>,
         scalars: &[Tensor<1>],
         device: &Device,
@@ -50,17 +57,23 @@ mod with {
 
 #[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
 mod without {
+    use std::borrow::Borrow;
+
     use burn::tensor::{Device, Tensor};
 
     use crate::operation::{Reduction, Update};
     use crate::part::Part;
 
-    pub(crate) fn reduce(_: Vec<Part>, _: Vec<Part>, _: Reduction) -> Tensor<1> {
+    pub(crate) fn reduce(
+        _: &[impl Borrow<Part>],
+        _: &[impl Borrow<Part>],
+        _: Reduction,
+    ) -> Tensor<1> {
         unreachable!("no part has kernels")
     }
 
     pub(crate) fn update(
-        _: Vec<Part>,
+        _: &[impl Borrow<Part>],
         _: Vec<Part>,
         _: &[Tensor<1>],
         _: &Device,

@@ -1,4 +1,5 @@
 use core::fmt;
+use std::borrow::Cow;
 
 use burn::backend::{DispatchTensor, TensorMetadata};
 use burn::tensor::{DType, Device, Shape, Tensor};
@@ -12,31 +13,28 @@ pub struct Part(Box<Inner>);
 
 #[derive(Clone)]
 struct Inner {
-    shell: Shell,
-    tensor: DispatchTensor,
-}
-
-/// A part without its tensor.
-#[derive(Clone)]
-pub(crate) struct Shell {
     place: usize,
     device: Device,
     dtype: DType,
     rank: &'static Rank,
+    /// Not there only while an operation has it.
+    tensor: Option<DispatchTensor>,
 }
 
+/// A part whose tensor an operation has.
+pub(crate) struct Shell(Box<Inner>);
+
 impl Shell {
-    /// With a tensor of the rank, the device and the type that the part had.
-    pub(crate) fn filled(self, tensor: DispatchTensor) -> Part {
-        Part(Box::new(Inner {
-            shell: self,
-            tensor,
-        }))
+    /// With a tensor of the shape, the device and the type that the part had.
+    pub(crate) fn filled(mut self, tensor: DispatchTensor) -> Part {
+        self.0.tensor = Some(tensor);
+        Part(self.0)
     }
 }
 
 /// The operations that need to know the rank.
 struct Rank {
+    number: usize,
     moved: fn(DispatchTensor, &Device, DType) -> DispatchTensor,
     zeros_like: fn(&DispatchTensor) -> DispatchTensor,
     flat: fn(DispatchTensor) -> Tensor<1>,
@@ -54,6 +52,7 @@ struct Ranked<const D: usize>;
 
 impl<const D: usize> Ranked<D> {
     const RANK: Rank = Rank {
+        number: D,
         moved: |tensor, device, dtype| {
             let tensor = Tensor::<D>::from_dispatch(tensor);
             tensor.to_device(device).cast(dtype).into_dispatch()
@@ -95,6 +94,8 @@ impl<const D: usize> Ranked<D> {
     };
 }
 
+const PRESENT: &str = "no operation has it";
+
 fn read<const D: usize>(tensor: &DispatchTensor) -> Tensor<D> {
     Tensor::from_dispatch(tensor.clone())
 }
@@ -102,13 +103,13 @@ fn read<const D: usize>(tensor: &DispatchTensor) -> Tensor<D> {
 impl Part {
     /// A part of the parameter at this place in the module's order.
     pub fn new<const D: usize>(place: usize, tensor: Tensor<D>) -> Self {
-        let shell = Shell {
+        Self(Box::new(Inner {
             place,
             device: tensor.device(),
             dtype: tensor.dtype(),
             rank: &Ranked::<D>::RANK,
-        };
-        shell.filled(tensor.into_dispatch())
+            tensor: Some(tensor.into_dispatch()),
+        }))
     }
 
     /// The tensor.
@@ -117,29 +118,28 @@ impl Part {
     ///
     /// If its rank is not `D`.
     pub fn into_tensor<const D: usize>(self) -> Tensor<D> {
-        let rank = self.shape().num_dims();
-        assert_eq!(rank, D, "a part of another rank");
-        Tensor::from_dispatch(self.0.tensor)
+        assert_eq!(self.0.rank.number, D, "a part of another rank");
+        Tensor::from_dispatch(self.into_dispatch())
     }
 
     /// Its parameter's place in the module's order.
     pub fn place(&self) -> usize {
-        self.0.shell.place
+        self.0.place
     }
 
     /// Where it is.
     pub fn device(&self) -> &Device {
-        &self.0.shell.device
+        &self.0.device
     }
 
     /// The type of its elements.
     pub fn dtype(&self) -> DType {
-        self.0.shell.dtype
+        self.0.dtype
     }
 
     /// Its shape.
     pub fn shape(&self) -> Shape {
-        self.0.tensor.shape()
+        self.tensor().shape()
     }
 
     /// On this device, in this type.
@@ -147,70 +147,90 @@ impl Part {
         if device == self.device() && dtype == self.dtype() {
             return self;
         }
+        let moved = self.0.rank.moved;
         let (mut shell, tensor) = self.into_shell();
-        let moved = (shell.rank.moved)(tensor, device, dtype);
-        (shell.device, shell.dtype) = (device.clone(), dtype);
-        shell.filled(moved)
+        (shell.0.device, shell.0.dtype) = (device.clone(), dtype);
+        shell.filled(moved(tensor, device, dtype))
     }
 
     /// Its elements in their order, of shape `[elements]`.
     pub fn flat(self) -> Tensor<1> {
-        (self.0.shell.rank.flat)(self.0.tensor)
+        let flat = self.0.rank.flat;
+        flat(self.into_dispatch())
     }
 
     /// Elements in their order, in this part's shape and at its place.
     pub fn shaped(&self, flat: Tensor<1>) -> Self {
-        let mut shell = self.0.shell.clone();
-        (shell.device, shell.dtype) = (flat.device(), flat.dtype());
-        let tensor = (shell.rank.shaped)(flat, self.shape());
-        shell.filled(tensor)
+        Self(Box::new(Inner {
+            place: self.0.place,
+            device: flat.device(),
+            dtype: flat.dtype(),
+            rank: self.0.rank,
+            tensor: Some((self.0.rank.shaped)(flat, self.shape())),
+        }))
     }
 
     /// As many zeros.
     pub fn zeros_like(&self) -> Self {
-        let shell = self.0.shell.clone();
-        let zeros = (shell.rank.zeros_like)(&self.0.tensor);
+        let (shell, tensor) = self.clone().into_shell();
+        let zeros = (self.0.rank.zeros_like)(&tensor);
         shell.filled(zeros)
     }
 
     /// Values, in their order, of shape `[elements]`, whose filters along this dimension are scaled to be as long
     /// as this part's.
     pub fn filters_like(&self, values: Tensor<1>, dim: usize) -> Tensor<1> {
-        (self.0.shell.rank.filters)(&self.0.tensor, values, dim)
+        (self.0.rank.filters)(self.tensor(), values, dim)
     }
 
-    pub(crate) fn into_shell(self) -> (Shell, DispatchTensor) {
-        let Inner { shell, tensor } = *self.0;
-        (shell, tensor)
+    pub(crate) fn into_shell(mut self) -> (Shell, DispatchTensor) {
+        let tensor = self.0.tensor.take().expect(PRESENT);
+        (Shell(self.0), tensor)
+    }
+
+    pub(crate) fn tensor(&self) -> &DispatchTensor {
+        self.0.tensor.as_ref().expect(PRESENT)
     }
 
     pub(crate) fn into_dispatch(self) -> DispatchTensor {
-        self.0.tensor
+        self.0.tensor.expect(PRESENT)
     }
 
-    /// Another one of the same parameter, moved to this one's device and cast to its type.
-    pub(crate) fn beside(&self, other: &Self) -> Self {
+    /// Another one of the same parameter, moved to a device and cast to a type.
+    ///
+    /// # Panics
+    ///
+    /// If it has another shape.
+    pub(crate) fn beside<'a>(
+        &self,
+        other: &'a Self,
+        device: &Device,
+        dtype: DType,
+    ) -> Cow<'a, Self> {
         assert_eq!(
             self.shape(),
             other.shape(),
-            "the parts of a parameter must have one shape"
+            "the parts of a parameter must have the same shape"
         );
-        other.clone().moved(self.device(), self.dtype())
+        match *device == other.0.device && dtype == other.0.dtype {
+            true => Cow::Borrowed(other),
+            false => Cow::Owned(other.clone().moved(device, dtype)),
+        }
     }
 
     /// |T v|², where this is v, and T is 1 or |w| + eta.
     pub(crate) fn portable_sum_of_squares(&self, weight: &Self, eta: Option<f64>) -> Tensor<1> {
-        (self.0.shell.rank.sum_of_squares)(&weight.0.tensor, &self.0.tensor, eta)
+        (self.0.rank.sum_of_squares)(weight.tensor(), self.tensor(), eta)
     }
 
     pub(crate) fn portable_inner_product(&self, other: &Self) -> Tensor<1> {
-        (self.0.shell.rank.inner_product)(&self.0.tensor, &other.0.tensor)
+        (self.0.rank.inner_product)(self.tensor(), other.tensor())
     }
 
     pub(crate) fn portable_minus(self, other: Self) -> Self {
+        let minus = self.0.rank.minus;
         let (shell, tensor) = self.into_shell();
-        let difference = (shell.rank.minus)(tensor, other.0.tensor);
-        shell.filled(difference)
+        shell.filled(minus(tensor, other.into_dispatch()))
     }
 
     /// This weight, climbed along a gradient.
@@ -221,16 +241,20 @@ impl Part {
         rho: f64,
         eta: Option<f64>,
     ) -> Self {
+        let perturb = self.0.rank.perturb;
         let (shell, tensor) = self.into_shell();
-        let perturbed = (shell.rank.perturb)(tensor, grad.0.tensor, scale, rho, eta);
-        shell.filled(perturbed)
+        shell.filled(perturb(tensor, grad.into_dispatch(), scale, rho, eta))
     }
 
-    pub(crate) fn portable_combine(self, others: Vec<Self>, coefficients: &[Tensor<1>]) -> Self {
+    pub(crate) fn portable_combine(
+        self,
+        others: Vec<Cow<'_, Self>>,
+        coefficients: &[Tensor<1>],
+    ) -> Self {
+        let combine = self.0.rank.combine;
         let (shell, tensor) = self.into_shell();
-        let others = others.into_iter().map(Self::into_dispatch).collect();
-        let combined = (shell.rank.combine)(tensor, others, coefficients);
-        shell.filled(combined)
+        let others = others.iter().map(|other| other.tensor().clone()).collect();
+        shell.filled(combine(tensor, others, coefficients))
     }
 
     /// Whether its backend has kernels of its own for its type.

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use burn::tensor::{DType, Device, Tensor};
 
 use crate::kernels;
@@ -114,31 +116,26 @@ impl Vector {
     /// If w misses a part, or one of another shape, where it is needed.
     pub fn squared_length(&self, weights: &Self, along: Along) -> Option<Tensor<1>> {
         let reads_weights = !matches!(along, Along::Gradient { eta: None });
-        let rows: Vec<(Part, Option<Part>)> = (self.iter())
-            .map(|part| {
-                let weight = reads_weights.then(|| weights.beside(part));
-                (part.clone(), weight)
-            })
+        let rows: Vec<(&Part, Option<Cow<'_, Part>>)> = (self.iter())
+            .map(|part| (part, reads_weights.then(|| weights.beside(part))))
             .collect();
         let (groups, rest) = by_device(rows, |(part, _)| part);
         let reduction = match along {
             Along::Gradient { eta } => Reduction::SquaredNorm { eta },
             Along::Update => Reduction::SquaredDistance,
         };
-        let mut sums: Vec<Tensor<1>> = (groups.into_iter())
-            .map(|(_, rows)| {
-                let weights = rows.iter().filter_map(|(_, weight)| weight.clone());
-                let weights = weights.collect();
-                let parts = rows.into_iter().map(|(part, _)| part).collect();
-                kernels::reduce(parts, weights, reduction)
-            })
-            .collect();
+        let mut sums = Vec::with_capacity(groups.len() + rest.len());
+        for (_, rows) in groups {
+            let (parts, weights): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            let weights: Vec<_> = weights.into_iter().flatten().collect();
+            sums.push(kernels::reduce(&parts, &weights, reduction));
+        }
         sums.extend(rest.into_iter().map(|(part, weight)| {
-            let weight = weight.unwrap_or_else(|| part.clone());
+            let weight = weight.as_deref().unwrap_or(part);
             match along {
-                Along::Gradient { eta } => part.portable_sum_of_squares(&weight, eta),
+                Along::Gradient { eta } => part.portable_sum_of_squares(weight, eta),
                 Along::Update => {
-                    let update = weight.portable_minus(part);
+                    let update = weight.clone().portable_minus(part.clone());
                     update.portable_sum_of_squares(&update, None)
                 }
             }
@@ -153,20 +150,20 @@ impl Vector {
     ///
     /// If the parts of a parameter differ in shape.
     pub fn products(&self, other: &Self) -> Option<[Tensor<1>; 3]> {
-        let rows: Vec<(Part, Part)> = (self.iter())
-            .filter_map(|a| Some((a.clone(), a.beside(other.get(a.place())?))))
+        let rows: Vec<(&Part, Cow<'_, Part>)> = (self.iter())
+            .filter_map(|a| Some((a, a.beside(other.get(a.place())?, a.device(), a.dtype()))))
             .collect();
         let (groups, rest) = by_device(rows, |(a, _)| a);
         let mut sums = [Vec::new(), Vec::new(), Vec::new()];
         for (_, rows) in groups {
-            let (a, b) = rows.into_iter().unzip();
-            let products = kernels::reduce(a, b, Reduction::InnerProducts);
+            let (a, b): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+            let products = kernels::reduce(&a, &b, Reduction::InnerProducts);
             for (index, sums) in sums.iter_mut().enumerate() {
                 sums.push(products.clone().narrow(0, index, 1));
             }
         }
-        for (a, b) in rest {
-            let products = [(&a, &a), (&a, &b), (&b, &b)];
+        for (a, b) in &rest {
+            let products = [(*a, *a), (*a, &**b), (&**b, &**b)];
             for ((a, b), sums) in products.into_iter().zip(&mut sums) {
                 sums.push(a.portable_inner_product(b));
             }
@@ -201,8 +198,11 @@ impl Vector {
         let mut combined = Self::with_capacity(self.len());
         let mut rows = Vec::with_capacity(self.len());
         for a in self.0 {
-            let beside: Option<Vec<Part>> = (others.iter())
-                .map(|(vector, _)| Some(a.beside(vector.get(a.place())?)))
+            let beside: Option<Vec<Cow<'_, Part>>> = (others.iter())
+                .map(|(vector, _)| {
+                    let other = vector.get(a.place())?;
+                    Some(a.beside(other, a.device(), a.dtype()))
+                })
                 .collect();
             match beside {
                 Some(beside) => rows.push((a, beside)),
@@ -220,7 +220,7 @@ impl Vector {
                 write.push(a);
             }
             read.append(&mut last);
-            let written = kernels::update(read, write, &coefficients, &device, Update::Combine);
+            let written = kernels::update(&read, write, &coefficients, &device, Update::Combine);
             combined.0.extend(written);
         }
         let rest = (rest.into_iter()).map(|(a, beside)| a.portable_combine(beside, &coefficients));
@@ -262,11 +262,21 @@ impl Vector {
         let mut rows = Vec::with_capacity(self.len());
         for part in self.0 {
             let place = part.place();
-            let weight = weights.on_device_of(&part);
+            let weight = weights.of(&part);
+            let weight = part.beside(weight, part.device(), weight.dtype());
             match rho(place) {
-                0.0 => perturbed.0.push(weight),
-                // A gradient of another type has no buffer that the result could be written into.
-                rho => rows.push((part.moved_to_type_of(&weight), weight, rho)),
+                0.0 => perturbed.0.push(weight.into_owned()),
+                rho => {
+                    // A gradient of another type has no buffer that the result could be written into.
+                    let part = match part.dtype() == weight.dtype() {
+                        true => part,
+                        false => {
+                            let device = part.device().clone();
+                            part.moved(&device, weight.dtype())
+                        }
+                    };
+                    rows.push((part, weight, rho));
+                }
             }
         }
         let (groups, rest) = by_device(rows, |(part, ..)| part);
@@ -289,7 +299,7 @@ impl Vector {
             };
             perturbed
                 .0
-                .extend(kernels::update(weights, parts, &scalars, &device, update));
+                .extend(kernels::update(&weights, parts, &scalars, &device, update));
         }
         if !rest.is_empty() {
             let scale = Scale::new(
@@ -299,11 +309,14 @@ impl Vector {
             );
             perturbed
                 .0
-                .extend(rest.into_iter().map(|(part, weight, rho)| match along {
-                    Along::Gradient { eta } => weight.portable_perturb(part, &scale, rho, eta),
-                    Along::Update => {
-                        let update = weight.clone().portable_minus(part);
-                        weight.portable_perturb(update, &scale, rho, None)
+                .extend(rest.into_iter().map(|(part, weight, rho)| {
+                    let weight = weight.into_owned();
+                    match along {
+                        Along::Gradient { eta } => weight.portable_perturb(part, &scale, rho, eta),
+                        Along::Update => {
+                            let update = weight.clone().portable_minus(part);
+                            weight.portable_perturb(update, &scale, rho, None)
+                        }
                     }
                 }));
         }
@@ -319,25 +332,8 @@ impl Vector {
         own.unwrap_or_else(|| panic!("the weights miss the parameter at place {}", part.place()))
     }
 
-    fn beside(&self, part: &Part) -> Part {
-        part.beside(self.of(part))
-    }
-
-    fn on_device_of(&self, part: &Part) -> Part {
-        let weight = self.of(part);
-        assert_eq!(
-            weight.shape(),
-            part.shape(),
-            "a parameter and its gradient must have the same shape"
-        );
-        weight.clone().moved(part.device(), weight.dtype())
-    }
-}
-
-impl Part {
-    fn moved_to_type_of(self, other: &Self) -> Self {
-        let device = self.device().clone();
-        self.moved(&device, other.dtype())
+    fn beside(&self, part: &Part) -> Cow<'_, Part> {
+        part.beside(self.of(part), part.device(), part.dtype())
     }
 }
 

@@ -133,7 +133,7 @@ fn vectors_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     assert!(Vector::new().squared_norm().is_none());
     let three = vector([Tensor::<1>::ones([3], flex)]);
     let message = panic_message(|| a().products(&three));
-    assert!(message.contains("must have one shape"), "{message}");
+    assert!(message.contains("must have the same shape"), "{message}");
     let message = panic_message(|| a().combine(number(1.0), &[]));
     assert!(message.contains("one or two other vectors"), "{message}");
 }
