@@ -59,10 +59,10 @@ pub enum Radius {
     /// ```
     ///
     /// L and L' are running means, with a decay of 0.9, of the losses at w and at w + e(w), and L_0 is the first
-    /// step's loss. An L' that is not finite, or above 10 times the larger of L_0 and this step's L, counts as that; h
-    /// is at least L_0 / 1,000,000. With steps that do not climb in
-    /// between, which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between
-    /// 1e-3 and 30.
+    /// step's loss. A loss at w that is not finite, or above 3 times the larger of L_0 and L, is left out, with that at
+    /// w + e(w); each such outlier makes L and L' a quarter larger. A loss at w + e(w) that is not finite, or above 10
+    /// times that larger one, counts as that; h is at least L_0 / 1,000,000. With steps that do not climb in between,
+    /// which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between 1e-3 and 30.
     ///
     /// It has to know the loss: in the `Learner` that of Burn's own outputs, or what
     #[cfg_attr(
@@ -74,7 +74,7 @@ pub enum Radius {
         doc = "`SamModel::with_loss` (feature `train`)"
     )]
     /// names; in a loop of your own with [`SamSteps::minimize`](crate::SamSteps::minimize). The loss must be one
-    /// that is 0 at best, as cross-entropy and squared errors are; a first loss of 0 or below leaves rho where it is.
+    /// that is 0 at best, as cross-entropy and squared errors are: after a loss below 0, rho stays where it is.
     /// The rule does not depend on the loss's scale, but the scale must stay.
     ///
     /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
