@@ -2,7 +2,7 @@ use core::fmt;
 use std::borrow::Cow;
 
 use burn::backend::{DispatchTensor, TensorMetadata};
-use burn::tensor::{DType, Device, Shape, Tensor};
+use burn::tensor::{DType, Device, Distribution, Shape, Tensor};
 
 use crate::portable;
 
@@ -46,6 +46,7 @@ struct Rank {
         fn(DispatchTensor, DispatchTensor, &portable::Scale, f64, Option<f64>) -> DispatchTensor,
     combine: fn(DispatchTensor, Vec<DispatchTensor>, &[Tensor<1>]) -> DispatchTensor,
     filters: fn(&DispatchTensor, Tensor<1>, usize) -> Tensor<1>,
+    noise: fn(&DispatchTensor, Option<usize>) -> DispatchTensor,
 }
 
 struct Ranked<const D: usize>;
@@ -83,15 +84,26 @@ impl<const D: usize> Ranked<D> {
         filters: |weight, values, dim| {
             let weight = read::<D>(weight).cast(values.dtype());
             let values = values.reshape(weight.shape());
-            let norms = |tensor: Tensor<D>| {
-                let others = (0..D).filter(|&other| other != dim);
-                others.fold(tensor.square(), Tensor::sum_dim).sqrt()
-            };
-            let factor = norms(weight) / norms(values.clone());
+            let factor = norms(weight, Some(dim)) / norms(values.clone(), Some(dim));
             let length = values.shape().num_elements();
             (values * factor).reshape([length])
         },
+        noise: |weight, dim| {
+            let weight = read::<D>(weight);
+            let wide = portable::accumulation_dtype([weight.dtype()]);
+            let noise = weight
+                .random_like(Distribution::Normal(0.0, 1.0))
+                .cast(wide);
+            let norms = norms(weight.clone().cast(wide), dim);
+            (noise * norms).cast(weight.dtype()).into_dispatch()
+        },
     };
+}
+
+/// The norms of the filters along a dimension, or of the whole.
+fn norms<const D: usize>(tensor: Tensor<D>, dim: Option<usize>) -> Tensor<D> {
+    let others = (0..D).filter(|&other| Some(other) != dim);
+    others.fold(tensor.square(), Tensor::sum_dim).sqrt()
 }
 
 const PRESENT: &str = "no operation has it";
@@ -181,6 +193,14 @@ impl Part {
     /// as this part's.
     pub fn filters_like(&self, values: Tensor<1>, dim: usize) -> Tensor<1> {
         (self.0.rank.filters)(self.tensor(), values, dim)
+    }
+
+    /// Normal values, each filter along this dimension (or the whole, if there is none) times the norm of this part's,
+    /// in its shape and type. They are drawn by Burn on the device, and so after its seed.
+    pub fn noise(&self, dim: Option<usize>) -> Self {
+        let (shell, tensor) = self.clone().into_shell();
+        let noise = (self.0.rank.noise)(&tensor, dim);
+        shell.filled(noise)
     }
 
     pub(crate) fn into_shell(mut self) -> (Shell, DispatchTensor) {

@@ -8,7 +8,7 @@ use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::Gradients;
 use burn_sam_kernels::Vector;
 
-use crate::method::{Direction, Factor};
+use crate::method::Direction;
 use crate::step::{
     AtW, Memory, Pass, Passes, Survey, climb, descend, gradients_of, register, take,
     with_own_statistics,
@@ -98,7 +98,13 @@ impl SamConfig {
         let kept = method.keeps_first_gradients().then(|| grads.clone());
         let own = with_own_statistics(&module, &survey);
         let direction = Direction::Gradient(grads);
-        let ascended = climb(method, &survey, &Factor::ONE, own, direction);
+        let ascended = climb(
+            method,
+            &survey,
+            &Memory::default().factor(method),
+            own,
+            direction,
+        );
         Climbed {
             sam: self.clone(),
             at_w: module,
@@ -295,7 +301,14 @@ impl<M: Module> Climbed<M> {
         let from = with_own_statistics(&self.climbed, &survey);
         let direction = Direction::Gradient(grads);
         Self {
-            climbed: climb(method, &survey, &Factor::ONE, from, direction).module,
+            climbed: climb(
+                method,
+                &survey,
+                &Memory::default().factor(method),
+                from,
+                direction,
+            )
+            .module,
             climbs: self.climbs + 1,
             ..self
         }

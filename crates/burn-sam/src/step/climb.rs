@@ -87,29 +87,29 @@ pub(crate) fn climb<M: Module>(
         };
     };
     let length = Length {
-        squared_norm,
         eps: method.eps,
-        factor: factor.device.clone(),
+        factor: factor.of(&squared_norm),
+        squared_norm,
     };
     let climbed = (lists.into_iter())
         .map(|(list, eta)| list.perturbed(weights, along(eta), rho, &length))
         .reduce(Vector::merged);
     Ascended {
         module: replace(module, climbed.unwrap_or_default()),
-        way: is_gradient.then(|| Way::new(length, factor, unmoved)),
+        way: is_gradient.then(|| Way::new(length, factor.host, unmoved)),
     }
 }
 
 impl Way {
-    fn new(length: Length, factor: &Factor, unmoved: Vector) -> Self {
+    fn new(length: Length, factor: f64, unmoved: Vector) -> Self {
         let norm = length.squared_norm.clone().sqrt() + length.eps;
         Self {
             squared_norm: length.squared_norm,
-            norm: match factor.device.clone() {
+            norm: match length.factor {
                 Some(factor) => norm.clone() / beside(factor, &norm),
                 None => norm,
             },
-            factor: factor.host,
+            factor,
             unmoved,
         }
     }

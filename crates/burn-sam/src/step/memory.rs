@@ -167,16 +167,17 @@ impl Memory {
 
     /// What all radii are multiplied by at the next step.
     pub(crate) fn factor(&self, method: &Method) -> Factor {
-        match &self.state {
-            Some(state) => Factor {
-                device: Some(state.val().narrow(0, 0, 1) / method.rho),
-                ..Factor::ONE
-            },
-            None => Factor::host(method.radius.law().factor(At {
-                rho: method.rho,
-                since_start: self.count().saturating_sub(method.start),
-                lr: self.lr.filter(|lr| !lr.is_nan()).map(f64::from),
-            })),
+        let law = method.radius.law();
+        let at = At {
+            rho: method.rho,
+            since_start: self.count().saturating_sub(method.start),
+            lr: self.lr.filter(|lr| !lr.is_nan()).map(f64::from),
+        };
+        let state = self.state.as_ref();
+        Factor {
+            host: law.factor(at),
+            device: state.map(|state| state.val().narrow(0, 0, 1) / method.rho),
+            by_length: law.by_length(at),
         }
     }
 

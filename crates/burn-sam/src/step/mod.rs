@@ -59,10 +59,18 @@ pub(crate) fn passes<M: Module, T>(
     mut pass: impl FnMut(M, Pass) -> (T, Vector),
 ) -> (Passes<T>, GradientsParams) {
     let survey = Survey::of(method, module);
+    let noise = || {
+        let mut noise = Vector::new();
+        each_parameter(module, |leaf| {
+            noise.push(leaf.weight().noise(leaf.filter_dim()))
+        });
+        noise
+    };
     let (passes, h, found) = if !method.takes_gradient() {
         let from = From {
             gradient: Vector::new(),
             kept: memory.vector(&survey, &survey.weights),
+            noise: &noise,
         };
         let direction = method.ascent.way().direction(from);
         let factor = memory.factor(method);
@@ -82,7 +90,13 @@ pub(crate) fn passes<M: Module, T>(
         };
         (Passes::of(Some(value), None), descent, found)
     } else {
-        twice(method, memory, module, &survey, counted, &mut pass)
+        twice(
+            method,
+            memory,
+            (module, &survey, &noise),
+            counted,
+            &mut pass,
+        )
     };
     let mut grads = register(module, h);
     if let Some(found) = found {
@@ -95,8 +109,7 @@ pub(crate) fn passes<M: Module, T>(
 fn twice<M: Module, T>(
     method: &Method,
     memory: &Memory,
-    module: &M,
-    survey: &Survey,
+    (module, survey, noise): (&M, &Survey, &dyn Fn() -> Vector),
     counted: Pass,
     pass: &mut impl FnMut(M, Pass) -> (T, Vector),
 ) -> (Passes<T>, Vector, Option<Vector>) {
@@ -114,6 +127,7 @@ fn twice<M: Module, T>(
     let from = From {
         kept: memory.vector(survey, &g),
         gradient: g,
+        noise,
     };
     let direction = method.ascent.way().direction(from);
     let Ascended {

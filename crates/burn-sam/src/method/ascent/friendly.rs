@@ -25,7 +25,7 @@ impl Way for Friendly {
         Some(Keep::new("average", How::Mean { decay: self.lambda }))
     }
 
-    fn direction(&self, from: From) -> Direction {
+    fn direction(&self, from: From<'_>) -> Direction {
         let g = from.gradient;
         match from.kept {
             None => Direction::Gradient(g),
@@ -55,6 +55,7 @@ mod tests {
         let from = |kept| From {
             gradient: vector(&[3.0, -1.0]),
             kept,
+            noise: &Vector::new,
         };
         let Direction::Along(d) = friendly.direction(from(Some(vector(&[2.0, 4.0])))) else {
             panic!("no gradient any more")

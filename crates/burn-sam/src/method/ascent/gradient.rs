@@ -5,7 +5,7 @@ use super::{Direction, From, Way};
 pub(super) struct Gradient;
 
 impl Way for Gradient {
-    fn direction(&self, from: From) -> Direction {
+    fn direction(&self, from: From<'_>) -> Direction {
         Direction::Gradient(from.gradient)
     }
 }

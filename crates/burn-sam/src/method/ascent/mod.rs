@@ -72,7 +72,7 @@ pub(crate) trait Way {
     }
 
     /// What to climb along.
-    fn direction(&self, from: From) -> Direction;
+    fn direction(&self, from: From<'_>) -> Direction;
 
     /// What a step with the gradients g at w finds out for the steps after.
     fn report(&self, _g: &Vector) -> Option<Vector> {
@@ -90,11 +90,13 @@ pub(crate) struct OnePass {
 }
 
 /// What there is to make a direction of.
-pub(crate) struct From {
+pub(crate) struct From<'a> {
     /// g at w, if it is taken.
     pub(crate) gradient: Vector,
     /// What is kept, of the parameters that have a gradient, or of all; of the first step, nothing.
     pub(crate) kept: Option<Vector>,
+    /// Draws normal values for all parameters that require gradients, in proportion to the norms of their filters.
+    pub(crate) noise: &'a dyn Fn() -> Vector,
 }
 
 /// What to climb along.

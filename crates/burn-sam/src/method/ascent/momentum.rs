@@ -29,7 +29,7 @@ impl Way for Momentum {
         })
     }
 
-    fn direction(&self, from: From) -> Direction {
+    fn direction(&self, from: From<'_>) -> Direction {
         Direction::UpdateFrom(from.kept.unwrap_or_default())
     }
 }
@@ -43,6 +43,7 @@ fn before_climbed(climbed: Tensor<1>, weight: Tensor<1>) -> Tensor<1> {
 mod tests {
     use super::*;
     use crate::method::tests::{values, vector};
+    use burn_sam_kernels::Vector;
 
     #[test]
     fn an_older_record_has_the_same_direction() {
@@ -59,6 +60,7 @@ mod tests {
         let from = |kept| From {
             gradient: Default::default(),
             kept,
+            noise: &Vector::new,
         };
         let Direction::UpdateFrom(before) = Momentum.direction(from(Some(vector(&[0.5, 2.5]))))
         else {

@@ -8,6 +8,8 @@ mod rule;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::scalar::beside;
+
 /// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
 ///
 /// From [`SamConfig::with_radius`]. In a file, it is `"constant"`, `{"raised": {"steps": 200}}`,
@@ -107,6 +109,11 @@ pub(crate) trait Law {
         1.0
     }
 
+    /// What a climb's rho is over the configured one, of the squared norm of the way, where it depends on that.
+    fn by_length(&self, _at: At) -> Option<ByLength> {
+        None
+    }
+
     /// What is kept on the device from step to step, at the start: rho first. What is not known yet is NaN.
     fn start(&self, _rho: f64) -> Vec<f64> {
         Vec::new()
@@ -179,11 +186,14 @@ impl Radius {
     }
 }
 
-/// What all radii are multiplied by at a step: a number and, if there is one, a tensor of shape `[1]`.
-#[derive(Clone, Debug)]
+/// A number of shape `[1]`, made of a squared norm.
+pub(crate) type ByLength = Box<dyn Fn(&Tensor<1>) -> Tensor<1>>;
+
+/// What all radii are multiplied by at a step: a number, and a tensor of shape `[1]`.
 pub(crate) struct Factor {
     pub(crate) host: f64,
     pub(crate) device: Option<Tensor<1>>,
+    pub(crate) by_length: Option<ByLength>,
 }
 
 impl Factor {
@@ -191,6 +201,19 @@ impl Factor {
     pub(crate) const ONE: Self = Self::host(1.0);
 
     pub(crate) const fn host(host: f64) -> Self {
-        Self { host, device: None }
+        Self {
+            host,
+            device: None,
+            by_length: None,
+        }
+    }
+
+    /// The tensor, of a climb whose way has this squared norm.
+    pub(crate) fn of(&self, squared_norm: &Tensor<1>) -> Option<Tensor<1>> {
+        let by_length = self.by_length.as_ref().map(|factor| factor(squared_norm));
+        match (by_length, self.device.clone()) {
+            (Some(one), Some(other)) => Some(one.clone() * beside(other, &one)),
+            (one, other) => one.or(other),
+        }
     }
 }
