@@ -3,6 +3,8 @@
 mod friendly;
 mod gradient;
 mod momentum;
+mod random;
+mod smoothed;
 
 use burn_sam_kernels::Vector;
 use serde::{Deserialize, Serialize};
@@ -11,8 +13,8 @@ use super::keep::Keep;
 
 /// Which way to climb.
 ///
-/// From [`SamConfig::with_ascent`](crate::SamConfig::with_ascent). In a file, it is `"gradient"`, `"msam"` or
-/// `{"friendly": {"sigma": 1.0, "lambda": 0.9}}`.
+/// From [`SamConfig::with_ascent`](crate::SamConfig::with_ascent). In a file, it is `"gradient"`, `"msam"`, `"random"`,
+/// `{"friendly": {"sigma": 1.0, "lambda": 0.9}}` or `{"vasso": {"theta": 0.9}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -52,6 +54,28 @@ pub enum Ascent {
     ///
     /// [Momentum-SAM](https://arxiv.org/abs/2401.12033) (Becker et al.), equation 4, in their code's sign.
     Msam,
+    /// VaSSO: along a running mean d of the gradients at w, which has less of each batch's noise,
+    ///
+    /// ```text
+    /// e(w) = rho d / (|d| + eps),    d <- (1 - theta) d + theta g
+    /// ```
+    ///
+    /// d begins with the first step's g. It is kept from step to step: one copy of the weights. Gradients that are not
+    /// finite do not enter it.
+    ///
+    /// [Variance Suppression](https://arxiv.org/abs/2309.15639) (Li and Giannakis), and its authors' code.
+    Vasso {
+        /// How much of a step's gradient enters, above 0 and up to 1, which is SAM. Their code has 0.9.
+        theta: f64,
+    },
+    /// Random weight perturbation: along noise that is drawn anew for each step, normal, each weight's in proportion to
+    /// the norm of its filter (of its parameter, where that has none, as biases). One pass a step, and nothing is kept.
+    ///
+    /// It is what flatness costs without any direction: a baseline. Burn draws the noise on the device, after its seed,
+    /// as it draws dropout's masks. The authors' e(w) is gamma times that noise; here it is rho long, as all of ours.
+    ///
+    /// [Random Weight Perturbation](https://arxiv.org/abs/2211.11489) (Li et al.), and its authors' code.
+    Random,
 }
 
 /// What a way to climb is.
@@ -116,6 +140,8 @@ impl Ascent {
             Self::Gradient => Box::new(gradient::Gradient),
             Self::Friendly { sigma, lambda } => Box::new(friendly::Friendly { sigma, lambda }),
             Self::Msam => Box::new(momentum::Momentum),
+            Self::Vasso { theta } => Box::new(smoothed::Smoothed { theta }),
+            Self::Random => Box::new(random::Random),
         }
     }
 }

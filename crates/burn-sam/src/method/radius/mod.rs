@@ -1,6 +1,7 @@
 //! How far to climb: a law a file.
 
 mod constant;
+mod le_sam;
 mod learning_rate;
 mod raised;
 mod rule;
@@ -13,7 +14,8 @@ use super::scalar::beside;
 /// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
 ///
 /// From [`SamConfig::with_radius`]. In a file, it is `"constant"`, `{"raised": {"steps": 200}}`,
-/// `{"learning_rate": {"rho_min": 0.01, "lr_min": 0.0, "lr_max": 0.1}}` or `{"rule": {"rise": 0.7}}`.
+/// `{"learning_rate": {"rho_min": 0.01, "lr_min": 0.0, "lr_max": 0.1}}`, `{"le_sam": {"sigma": 0.3}}` or
+/// `{"rule": {"rise": 0.7}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
@@ -50,6 +52,24 @@ pub enum Radius {
         lr_min: f64,
         /// The learning rate at which rho is [`SamConfig::rho`].
         lr_max: f64,
+    },
+    /// LE-SAM: how much the loss rises to first order is fixed, in the place of how far to climb,
+    ///
+    /// ```text
+    /// rho_t = min(sigma / |g|, rho)
+    /// ```
+    ///
+    /// with the norm of the way to climb, T g if adaptive. [`SamConfig::rho`](crate::SamConfig::rho) is the farthest, and
+    /// what is shown as rho.
+    ///
+    /// [LE-SAM](https://arxiv.org/abs/2605.10183).
+    LeSam {
+        /// The rise, above 0, in the units of the loss.
+        sigma: f64,
+        /// The steps, counted from the first that may climb, from which and until which sigma goes to 0 by half a cosine,
+        /// if it does: the authors' goes over the last epochs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        anneal: Option<[usize; 2]>,
     },
     /// Rho sets itself: each step climbs until the loss rises by so much of what there is to lose, or of what
     /// has been learned, whichever is less.
@@ -181,6 +201,7 @@ impl Radius {
                 lr_min,
                 lr_max,
             }),
+            Self::LeSam { sigma, anneal } => Box::new(le_sam::LeSam { sigma, anneal }),
             Self::Rule { rise } => Box::new(rule::Rule { rise }),
         }
     }
