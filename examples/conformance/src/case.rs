@@ -4,7 +4,7 @@ use burn::module::ParamGroup;
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{Adam, AdamConfig, AdamW, AdamWConfig, Sgd, SgdConfig};
-use burn_sam::{Ascent, Descent, SamConfig};
+use burn_sam::{Ascent, Descent, Radius, SamConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -164,6 +164,15 @@ enum MethodSpec {
     Msam {
         rho: f64,
     },
+    Vasso {
+        rho: f64,
+        theta: f64,
+    },
+    #[serde(rename = "le_sam")]
+    LeSam {
+        rho: f64,
+        sigma: f64,
+    },
     Wsam {
         rho: f64,
         gamma: f64,
@@ -309,6 +318,22 @@ impl Case {
                 (Some(rho), None, config.with_ascent(ascent))
             }
             MethodSpec::Msam { rho } => (Some(rho), None, config.with_ascent(Ascent::Msam)),
+            MethodSpec::Vasso { theta, .. } if !(theta > 0.0 && theta <= 1.0) => {
+                return Err(out_of_range("theta", theta));
+            }
+            MethodSpec::Vasso { rho, theta } => {
+                (Some(rho), None, config.with_ascent(Ascent::Vasso { theta }))
+            }
+            MethodSpec::LeSam { sigma, .. } if !(sigma > 0.0 && sigma.is_finite()) => {
+                return Err(out_of_range("sigma", sigma));
+            }
+            MethodSpec::LeSam { rho, sigma } => {
+                let law = Radius::LeSam {
+                    sigma,
+                    anneal: None,
+                };
+                (Some(rho), None, config.with_rho(rho).with_radius(law))
+            }
             MethodSpec::Gsam { alpha, .. } if !(alpha >= 0.0 && alpha.is_finite()) => {
                 return Err(out_of_range("alpha", alpha));
             }

@@ -11,7 +11,7 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Ascent, Between, Climbed, Descent, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
-    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, linear, panic_message,
     pseudo_random, random_cases, read, same_training, same_values, values,
 };
 use proptest::prelude::*;
@@ -38,6 +38,11 @@ pub(crate) fn with_memory() -> Vec<SamConfig> {
         SamConfig::auto(),
         SamConfig::auto_looksam().with_every(3),
         SamConfig::friendly().with_radius(Radius::Rule { rise: 0.7 }),
+        sam.clone().with_ascent(Ascent::Vasso { theta: 0.4 }),
+        sam.clone().with_radius(Radius::LeSam {
+            sigma: 0.1,
+            anneal: Some([2, 6]),
+        }),
         SamConfig::msam().with_radius(Radius::Raised { steps: 4 }),
         sam.clone()
             .with_start(1)
@@ -71,7 +76,11 @@ fn methods() -> Vec<SamConfig> {
             decoupled: false,
         }),
         sam.clone().with_descent(Descent::Limited),
-        sam.with_ascents(2).with_descent(Descent::Limited),
+        sam.clone().with_ascents(2).with_descent(Descent::Limited),
+        sam.with_radius(Radius::LeSam {
+            sigma: 0.1,
+            anneal: None,
+        }),
         SamConfig::asam().with_descent(Descent::Limited),
         SamConfig::asam()
             .with_ascents(2)
@@ -864,6 +873,72 @@ fn sam_on_normalization_layers_alone() {
             assert_ne!(read(climbed.beta.val()), read(before.beta.val()));
         }
     }
+}
+
+/// Each pass is at rho from w, along noise that is another each time and as long in each filter as the filter itself
+/// has it; the update is the base optimizer's, with the gradients there.
+#[test]
+fn random_perturbation_is_rho_long_in_proportion_to_filters() {
+    for device in devices() {
+        let device = device.autodiff();
+        let sam = SamConfig::new().with_rho(0.5).with_ascent(Ascent::Random);
+        let mut model = linear(1, 200, 4, &device);
+        // A filter is an output's weights: the second one is 3 times as long, the third nothing.
+        let scale = Tensor::<2>::from_floats([[1.0, 3.0, 0.0, 1.0]], &device);
+        model.weight = model.weight.map(|w| {
+            (w.inner() * scale.clone().inner())
+                .autodiff()
+                .require_grad()
+        });
+        let filters = |tensor: Tensor<2>| read(tensor.square().sum_dim(0).sqrt());
+        let expected = filters(model.weight.val().inner());
+        let mut steps = sam.steps(&model);
+        let (mut last, mut sum) = (Vec::new(), vec![0.0; 4]);
+        for _ in 0..20 {
+            let w = model.clone();
+            let mut moved = Vec::new();
+            let (updated, passes) = steps.optimize(&mut sgd(), LR, model, |model: &Linear| {
+                let e = model.weight.val().inner() - w.weight.val().inner();
+                let bias = |layer: &Linear| layer.bias.as_ref().unwrap().val().inner();
+                let of_bias = bias(model) - bias(&w);
+                moved = read(e.clone());
+                for (sum, length) in sum.iter_mut().zip(filters(e)) {
+                    *sum += length / 20.0;
+                }
+                let squares = moved
+                    .iter()
+                    .chain(&read(of_bias))
+                    .map(|e| e * e)
+                    .sum::<f32>();
+                assert!((squares.sqrt() - 0.5).abs() < 1e-5, "{squares}");
+                (
+                    (),
+                    (model.weight.val().sum() + bias_of(model).sum()).backward(),
+                )
+            });
+            assert!(passes.at_w.is_none() && passes.climbed.is_some());
+            let step = read(w.weight.val() - updated.weight.val());
+            assert!(
+                step.iter().all(|step| (step - 0.1).abs() < 1e-6),
+                "{step:?}"
+            );
+            assert_ne!(moved, last, "another noise each step");
+            last = moved;
+            // From the same place again.
+            model = w;
+        }
+        for (length, of_filter) in sum.iter().zip(&expected) {
+            let (got, expected) = (length / sum[0], of_filter / expected[0]);
+            assert!(
+                (got - expected).abs() < 0.1 * (1.0 + expected),
+                "{sum:?} for {expected}"
+            );
+        }
+    }
+}
+
+fn bias_of(layer: &Linear) -> Tensor<1> {
+    layer.bias.as_ref().unwrap().val()
 }
 
 proptest! {

@@ -27,7 +27,7 @@ fn cases() -> Vec<Case> {
 #[test]
 fn trajectories_agree_in_f64() {
     let cases = cases();
-    assert_eq!(cases.len(), 17);
+    assert_eq!(cases.len(), 19);
     for device in cpu_devices() {
         for case in &cases {
             let deviations = replay(case, &device, FloatDType::F64);
