@@ -1,6 +1,6 @@
 //! The methods by name.
 
-use burn_sam::{Between, Descent, Radius, SamConfig};
+use burn_sam::{Ascent, Between, Descent, Radius, SamConfig};
 use clap::ValueEnum;
 
 /// The methods, each with one obvious way to ask for it, as a command-line option.
@@ -23,6 +23,12 @@ pub enum Method {
     Asam,
     /// Friendly: without the gradients' average
     Friendly,
+    /// Along a running mean of the gradients
+    Vasso,
+    /// The rise of the loss to first order is given, in the place of rho
+    Lesam,
+    /// Anywhere: one pass
+    Random,
     /// Less of what is orthogonal to the second gradient
     Gsam,
     /// The loss and its sharpness, weighted
@@ -54,6 +60,16 @@ impl Method {
             Self::Eighth => SamConfig::new().with_ascent_fraction(0.125),
             Self::Asam => SamConfig::asam(),
             Self::Friendly => SamConfig::friendly(),
+            Self::Vasso => SamConfig::new().with_ascent(Ascent::Vasso { theta: 0.9 }),
+            Self::Lesam => {
+                // What is chosen is sigma; no climb is as long as 3, the rule's farthest.
+                let law = Radius::LeSam {
+                    sigma: rho,
+                    anneal: None,
+                };
+                return Some(SamConfig::new().with_rho(3.0).with_radius(law));
+            }
+            Self::Random => SamConfig::new().with_ascent(Ascent::Random),
             Self::Gsam => SamConfig::new().with_descent(Descent::Gsam { alpha: 0.1 }),
             Self::Wsam => SamConfig::new().with_descent(Descent::Wsam {
                 gamma: 0.6,
@@ -80,7 +96,7 @@ impl Method {
     /// What its radii are measured in, over SAM's.
     pub fn scale(self) -> f64 {
         match self {
-            Self::Msam | Self::Asam => 5.0,
+            Self::Msam | Self::Asam | Self::Random => 5.0,
             _ => 1.0,
         }
     }
@@ -88,7 +104,7 @@ impl Method {
     /// A step's, on average, of the whole batch.
     pub fn passes(self) -> f64 {
         match self {
-            Self::Sgd | Self::Msam => 1.0,
+            Self::Sgd | Self::Msam | Self::Random => 1.0,
             Self::Looksam | Self::Fifth | Self::Autolooksam => 1.2,
             Self::Eighth => 1.125,
             Self::Twice => 3.0,
@@ -107,6 +123,9 @@ impl Method {
             Self::Eighth => "SAM, ascent on an eighth",
             Self::Asam => "ASAM",
             Self::Friendly => "F-SAM",
+            Self::Vasso => "VaSSO",
+            Self::Lesam => "LE-SAM",
+            Self::Random => "random perturbation",
             Self::Gsam => "GSAM",
             Self::Wsam => "WSAM",
             Self::Twice => "SAM, two ascents",

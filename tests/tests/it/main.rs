@@ -6,6 +6,7 @@ mod clones;
 mod config;
 mod flatness;
 mod half_precision;
+mod house;
 mod kernels;
 mod landscape;
 mod learner;

@@ -1,5 +1,13 @@
-use super::Eigenvalue;
 use super::vector::Vector;
+
+/// An eigenvalue of the Hessian.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Eigenvalue {
+    /// The eigenvalue.
+    pub value: f64,
+    /// |H v - value v| of its eigenvector v, of length 1: some eigenvalue is no farther than that.
+    pub residual: f64,
+}
 
 /// Lanczos iteration on a symmetric matrix of which only products are known, with each vector made
 /// orthogonal to all before it. (Golub and Van Loan, Matrix Computations, section 10.3.)

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::measures::{Flatness, FlatnessError, Result, check_count};
 use super::vector::Vector;
-use super::{Flatness, FlatnessError, Result, check_count};
 
 /// A line through weight space that goes through a module's weights, and the points on it to take
 /// the loss at.

@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use resvg::{tiny_skia, usvg};
 
-use crate::{Axis, LossCurve, LossSurface};
+use super::landscape::{Axis, LossCurve, LossSurface};
 
 const FONT: &str = "sans-serif";
 const PANEL: (u32, u32) = (460, 440);

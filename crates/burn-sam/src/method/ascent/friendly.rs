@@ -6,7 +6,7 @@
 
 use burn_sam_kernels::Vector;
 
-use super::{Direction, From, Way};
+use super::way::{Direction, From, Way};
 use crate::method::check;
 use crate::method::keep::{How, Keep};
 

@@ -1,6 +1,6 @@
 //! SAM, equation 2 of arXiv 2010.01412: along the gradient at w.
 
-use super::{Direction, From, Way};
+use super::way::{Direction, From, Way};
 
 pub(super) struct Gradient;
 

@@ -5,7 +5,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Direction, From, OnePass, Way};
+use super::way::{Direction, From, OnePass, Way};
 use crate::method::keep::{Former, How, Keep};
 
 pub(super) struct Momentum;

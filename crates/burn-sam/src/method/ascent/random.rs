@@ -1,7 +1,7 @@
 //! Random weight perturbation, as in the code of arXiv 2211.11489: no direction at all. Each weight's noise is normal, in
 //! proportion to the norm of its filter (of its parameter, where that has none); here the whole is rho long.
 
-use super::{Direction, From, OnePass, Way};
+use super::way::{Direction, From, OnePass, Way};
 
 pub(super) struct Random;
 

@@ -7,7 +7,7 @@
 
 use burn_sam_kernels::Vector;
 
-use super::Way;
+use super::way::Way;
 use crate::method::check;
 use crate::method::keep::{How, Keep};
 use crate::method::scalar::{is_not_finite, length_limit, or_zero, set_where};

@@ -2,11 +2,11 @@
 
 mod looksam;
 mod plain;
+mod way;
 
-use burn_sam_kernels::Vector;
 use serde::{Deserialize, Serialize};
 
-use super::keep::Keep;
+use way::Way;
 
 /// What the steps do that do not climb, if not every one does.
 ///
@@ -34,29 +34,6 @@ pub enum Between {
         /// How much of v, 0 or more, in units of |g|: 0 is [`Plain`](Self::Plain).
         alpha: f64,
     },
-}
-
-/// What a way between climbs is.
-pub(crate) trait Way {
-    /// What is out of range.
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// What is kept from step to step.
-    fn keeps(&self) -> Option<Keep> {
-        None
-    }
-
-    /// What the base optimizer gets, of the gradients g at w and of what is kept of the same parameters.
-    ///
-    /// If limited, it is no longer than g.
-    fn descent(&self, g: Vector, kept: Option<Vector>, is_limited: bool) -> Vector;
-
-    /// What a step that climbs, with the gradients g at w and h at w + e(w), finds out for the steps after.
-    fn report(&self, _g: &Vector, _h: &Vector) -> Option<Vector> {
-        None
-    }
 }
 
 impl Between {

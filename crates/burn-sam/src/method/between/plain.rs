@@ -2,7 +2,7 @@
 
 use burn_sam_kernels::Vector;
 
-use super::Way;
+use super::way::Way;
 
 pub(super) struct Plain;
 

@@ -1,6 +1,6 @@
 //! SAM, algorithm 1 of arXiv 2010.01412: h.
 
-use super::{Of, Way};
+use super::way::{Of, Way};
 
 pub(super) struct Climbed;
 

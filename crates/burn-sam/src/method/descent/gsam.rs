@@ -4,7 +4,7 @@
 //! h - alpha (g - <g, h> / |h|² h)
 //! ```
 
-use super::{Of, Way};
+use super::way::{Of, Way};
 use crate::method::check;
 
 pub(super) struct Gsam {

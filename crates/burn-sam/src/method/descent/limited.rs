@@ -1,6 +1,6 @@
 //! h, but no longer than g: h min(1, |g| / |h|). A one-sided form of Li et al. (arXiv 2401.07250), who set the length.
 
-use super::{Of, Way};
+use super::way::{Of, Way};
 use crate::method::scalar::length_limit;
 
 pub(super) struct Limited;

@@ -3,13 +3,13 @@
 mod climbed;
 mod gsam;
 mod limited;
+mod way;
 mod wsam;
 
-use burn::tensor::Tensor;
-use burn_sam_kernels::Vector;
 use serde::{Deserialize, Serialize};
 
-use super::keep::Keep;
+pub(crate) use way::Of;
+use way::Way;
 
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
@@ -87,37 +87,6 @@ pub enum Descent {
         #[serde(default)]
         decoupled: bool,
     },
-}
-
-/// What a descent is.
-pub(crate) trait Way {
-    /// What is out of range.
-    fn check(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// What is kept from step to step.
-    fn keeps(&self) -> Option<Keep> {
-        None
-    }
-
-    /// What is made of h and g.
-    fn of(&self) -> Of;
-
-    /// What a step with the gradients g at w and h at w + e(w) finds out for the update.
-    fn report(&self, _g: &Vector, _h: &Vector) -> Option<Vector> {
-        None
-    }
-}
-
-/// What is made of the gradients g at w and h at w + e(w).
-pub(crate) enum Of {
-    /// h.
-    Climbed,
-    /// A share of h, which is the least where h is long: of |g|² and |h|². Of g, no more need be known.
-    Lengths(fn(gg: &Tensor<1>, hh: &Tensor<1>) -> Tensor<1>),
-    /// x h + y g, with x and y made of <g, g>, <g, h> and <h, h>.
-    Both(Box<dyn Fn([Tensor<1>; 3]) -> [Tensor<1>; 2]>),
 }
 
 impl Descent {

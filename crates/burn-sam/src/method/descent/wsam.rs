@@ -8,7 +8,7 @@
 
 use burn_sam_kernels::Vector;
 
-use super::{Of, Way};
+use super::way::{Of, Way};
 use crate::method::check;
 use crate::method::keep::{How, Keep};
 use crate::method::scalar::{is_not_finite, set_where};

@@ -1,6 +1,6 @@
 //! SAM: rho stays as it is.
 
-use super::Law;
+use super::law::Law;
 
 pub(super) struct Constant;
 

@@ -6,7 +6,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{At, ByLength, Law, Needs};
+use super::law::{At, ByLength, Law, Needs};
 use crate::method::check;
 
 pub(super) struct LeSam {

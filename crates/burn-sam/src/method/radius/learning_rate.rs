@@ -4,7 +4,7 @@
 //! rho_t = rho_min + (rho - rho_min) (lr - lr_min) / (lr_max - lr_min)
 //! ```
 
-use super::{At, Law, Needs};
+use super::law::{At, Law, Needs};
 use crate::method::check;
 
 pub(super) struct LearningRate {

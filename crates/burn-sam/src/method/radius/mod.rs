@@ -1,15 +1,16 @@
 //! How far to climb: a law a file.
 
 mod constant;
+mod law;
 mod le_sam;
 mod learning_rate;
 mod raised;
 mod rule;
 
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::scalar::beside;
+use law::Law;
+pub(crate) use law::{At, Factor, Needs, Pace};
 
 /// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
 ///
@@ -105,85 +106,11 @@ pub enum Radius {
     /// What is left of the loss counts as noise: a training that is far from done, on data without noise, is held up
     /// by it.
     ///
-    /// The rule is this library's own.
+    /// The rule is this library's own; [`LeSam`](Self::LeSam) is the nearest thing in print.
     Rule {
         /// How much of it, above 0: 0.7 for SAM, 0.3 for LookSAM.
         rise: f64,
     },
-}
-
-/// What a law for rho is.
-pub(crate) trait Law {
-    /// What is out of range, with this rho.
-    fn check(&self, _rho: f64) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// What it has to know.
-    fn needs(&self) -> Needs {
-        Needs::default()
-    }
-
-    /// Rho over the configured one, as far as the host knows it.
-    fn factor(&self, _at: At) -> f64 {
-        1.0
-    }
-
-    /// What a climb's rho is over the configured one, of the squared norm of the way, where it depends on that.
-    fn by_length(&self, _at: At) -> Option<ByLength> {
-        None
-    }
-
-    /// What is kept on the device from step to step, at the start: rho first. What is not known yet is NaN.
-    fn start(&self, _rho: f64) -> Vec<f64> {
-        Vec::new()
-    }
-
-    /// A step's losses at w and at w + e(w), so that they add up over micro-batches and devices.
-    fn report(&self, _state: &Tensor<1>, _losses: [Tensor<1>; 2]) -> Option<Tensor<1>> {
-        None
-    }
-
-    /// The state after a step.
-    fn next(&self, state: Tensor<1>, _report: Tensor<1>, _pace: Pace) -> Tensor<1> {
-        state
-    }
-
-    /// What there is to say of a state, should it be known on the host.
-    fn remark(&self, _state: &[f64]) -> Option<&'static str> {
-        None
-    }
-}
-
-/// What a law has to know of a training.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Needs {
-    /// How many steps there have been.
-    pub(crate) count: bool,
-    /// The learning rate.
-    pub(crate) lr: bool,
-    /// The losses.
-    pub(crate) losses: bool,
-}
-
-/// Where a training is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct At {
-    /// The configured one.
-    pub(crate) rho: f64,
-    /// Steps after the first one that may climb.
-    pub(crate) since_start: usize,
-    /// Of the update before.
-    pub(crate) lr: Option<f64>,
-}
-
-/// How a training climbs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
-    /// Whether each step does.
-    pub(crate) every_step: bool,
-    /// Whether rho is relative to each weight.
-    pub(crate) adaptive: bool,
 }
 
 impl Radius {
@@ -203,38 +130,6 @@ impl Radius {
             }),
             Self::LeSam { sigma, anneal } => Box::new(le_sam::LeSam { sigma, anneal }),
             Self::Rule { rise } => Box::new(rule::Rule { rise }),
-        }
-    }
-}
-
-/// A number of shape `[1]`, made of a squared norm.
-pub(crate) type ByLength = Box<dyn Fn(&Tensor<1>) -> Tensor<1>>;
-
-/// What all radii are multiplied by at a step: a number, and a tensor of shape `[1]`.
-pub(crate) struct Factor {
-    pub(crate) host: f64,
-    pub(crate) device: Option<Tensor<1>>,
-    pub(crate) by_length: Option<ByLength>,
-}
-
-impl Factor {
-    /// Of a method that keeps nothing.
-    pub(crate) const ONE: Self = Self::host(1.0);
-
-    pub(crate) const fn host(host: f64) -> Self {
-        Self {
-            host,
-            device: None,
-            by_length: None,
-        }
-    }
-
-    /// The tensor, of a climb whose way has this squared norm.
-    pub(crate) fn of(&self, squared_norm: &Tensor<1>) -> Option<Tensor<1>> {
-        let by_length = self.by_length.as_ref().map(|factor| factor(squared_norm));
-        match (by_length, self.device.clone()) {
-            (Some(one), Some(other)) => Some(one.clone() * beside(other, &one)),
-            (one, other) => one.or(other),
         }
     }
 }

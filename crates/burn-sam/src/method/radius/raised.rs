@@ -1,6 +1,6 @@
 //! Rho is raised linearly over the first steps: rho_t = rho min(1, t / steps), t = 1, 2, ..
 
-use super::{At, Law, Needs};
+use super::law::{At, Law, Needs};
 
 pub(super) struct Raised {
     pub(super) steps: usize,

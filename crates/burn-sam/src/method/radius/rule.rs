@@ -11,7 +11,7 @@
 
 use burn::tensor::Tensor;
 
-use super::{Law, Needs, Pace};
+use super::law::{Law, Needs, Pace};
 use crate::method::check;
 use crate::method::scalar::beside;
 
