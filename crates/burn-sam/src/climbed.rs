@@ -358,9 +358,17 @@ impl<M: Module> Climbed<M> {
     ///
     /// # Panics
     ///
-    /// If the configuration asks for more [ascents](SamConfig::with_ascents) than were taken.
+    /// If there are gradients, but none of a parameter of the module; or if the configuration asks for more
+    /// [ascents](SamConfig::with_ascents) than were taken.
     pub fn descent(&self, mut grads: GradientsParams) -> GradientsParams {
-        self.descend(None, take(&self.climbed, &mut grads))
+        let count = grads.len();
+        let grads = take(&self.climbed, &mut grads);
+        assert!(
+            count == 0 || !grads.is_empty(),
+            "Climbed::descent got {count} gradients, but none belongs to a parameter of the module: take them with \
+             GradientsParams::from_grads(loss.backward(), &climbed), of the same model"
+        );
+        self.descend(None, grads)
     }
 
     fn descend(&self, climbed: Option<&M>, grads: Vector) -> GradientsParams {

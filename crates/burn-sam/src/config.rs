@@ -2,7 +2,6 @@ use std::fmt;
 
 use burn::config::Config;
 use burn::module::ParamGroup;
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -485,6 +484,7 @@ settings!(getters);
 /// A preset's name, or settings: some of them, perhaps over a preset's.
 impl<'de> Deserialize<'de> for SamConfig {
     fn deserialize<D: Deserializer<'de>>(file: D) -> Result<Self, D::Error> {
+        #[derive(Clone, Copy)]
         struct InFile;
 
         impl<'de> Visitor<'de> for InFile {
@@ -498,17 +498,20 @@ impl<'de> Deserialize<'de> for SamConfig {
                 let presets = PRESETS.map(|(name, _)| name).join(", ");
                 SamConfig::preset(name).ok_or_else(|| {
                     E::custom(format!(
-                        "SamConfig: there is no preset `{name}`; there are {presets}"
+                        "SamConfig: there is no preset `{name}`; there are {presets}, and other methods are settings \
+                         (docs/methods.md)"
                     ))
                 })
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SamConfig, A::Error> {
-                let given = Given::deserialize(MapAccessDeserializer::new(map))?;
-                let preset = match &given.preset {
-                    Some(name) => self.visit_str(name)?,
-                    None => SamConfig::new(),
-                };
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SamConfig, A::Error> {
+                let (mut preset, mut given) = (SamConfig::new(), Given::default());
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        "preset" => preset = self.visit_str(&map.next_value::<String>()?)?,
+                        name => given.read(name, &mut map)?,
+                    }
+                }
                 let config = SamConfig(given.over(preset.0));
                 let checked = config.check().and_then(|()| config.check_idle());
                 checked.map(|()| config).map_err(A::Error::custom)

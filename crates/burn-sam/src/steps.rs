@@ -13,6 +13,9 @@ impl SamConfig {
     /// SAM's steps in a loop of your own, for a method that keeps something from one step to the next:
     /// MSAM, LookSAM, F-SAM, or any that does not climb at every step. It works for all others too.
     ///
+    /// They are for one model: two networks that are trained in turns, or the next fold of a cross-validation, take
+    /// steps of their own.
+    ///
     /// # Panics
     ///
     /// If a setting has no effect.
@@ -238,7 +241,7 @@ impl SamSteps {
             Pass::Climbed
         };
         let method = self.sam.method();
-        self.memory = core::mem::take(&mut self.memory).caught_up(&module);
+        self.memory = core::mem::take(&mut self.memory).caught_up(method, &module);
         let (values, mut grads) = passes(method, &self.memory, &module, counted, |module, at| {
             let part = match at {
                 Pass::AtW | Pass::Between => part,

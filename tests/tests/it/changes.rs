@@ -2,14 +2,15 @@
 
 use burn::config::Config;
 use burn::module::{Module, Param};
-use burn::optim::{GradientsAccumulator, ModuleOptimizer, SgdConfig};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleRecord;
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Tensor};
 use burn::train::TrainStep;
-use burn_sam::{Ascent, Radius, SamConfig, SamModel, SamSteps};
+use burn_sam::{Radius, SamConfig, SamModel, SamSteps};
 use burn_sam_tests::{
-    Mlp, Points, cpu_devices, devices, read, same_training, same_values, values, warnings,
+    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_training,
+    same_values, values, warnings,
 };
 
 use crate::methods::{near, with_memory};
@@ -87,28 +88,160 @@ fn steps_that_were_made_for_another_model_train_this_one() {
     }
 }
 
-/// In the middle of a training, it starts anew, and says so once.
+/// In the middle of a training, all starts anew, as with steps of its own, and the log says so once.
 #[test]
 fn another_model_in_the_middle_starts_anew() {
-    let device = cpu_devices()[0].clone().autodiff();
-    for sam in with_memory() {
-        let keeps = sam.ascent() != Ascent::Gradient || sam.between() != burn_sam::Between::Plain;
-        let mut steps = sam.steps(&Mlp::new(1, &device));
-        let mut model = Mlp::new(1, &device);
-        let said = warnings(|| {
-            for (index, points) in batches(&device).iter().enumerate() {
-                if index == 4 || index == 6 {
-                    model = Mlp::new(2, &device);
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for sam in with_memory() {
+            let mut steps = sam.steps(&Mlp::new(1, &device));
+            let (mut model, mut own) = (Mlp::new(1, &device), None);
+            let said = warnings(|| {
+                for (index, points) in batches(&device).iter().enumerate() {
+                    if index == 4 {
+                        model = Mlp::new(2, &device);
+                        own = Some((model.clone(), sam.steps(&model)));
+                    }
+                    (model, _) = step(&mut steps, model.clone(), points);
+                    if let Some((of_own, own_steps)) = &mut own {
+                        *of_own = step(own_steps, of_own.clone(), points).0;
+                        assert!(same_values(&model, of_own), "{sam} at {index}");
+                    }
                 }
-                (model, _) = step(&mut steps, model.clone(), points);
-            }
-        });
-        assert_eq!(said.len(), usize::from(keeps), "{sam}: {said:?}");
-        assert!(
-            said.iter().all(|said| said.contains("hidden.weight")),
-            "{said:?}"
-        );
+                // Two in turns.
+                for points in &batches(&device) {
+                    (model, _) = step(&mut steps, Mlp::new(3, &device), points);
+                }
+            });
+            assert_eq!(said.len(), 1, "{sam}: {said:?}");
+            assert!(
+                said[0].contains("One SamSteps is for one model"),
+                "{said:?}"
+            );
+        }
     }
+}
+
+/// What a record of a module with frozen parts has is loaded into one without, and the other way round.
+#[test]
+fn records_from_before_something_was_unfrozen_load() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for sam in with_memory() {
+            let mut frozen = Mlp::new(1, &device);
+            frozen.hidden = frozen.hidden.freeze();
+            let mut steps = sam.steps(&frozen);
+            for points in &batches(&device)[..4] {
+                frozen = step(&mut steps, frozen, points).0;
+            }
+            let (record, kept) = (steps.record(frozen.clone()), steps.clone());
+            let unfrozen = |model: &Mlp| {
+                let mut model = model.clone();
+                model.hidden = model.hidden.unfreeze();
+                model
+            };
+            // By the steps that it was recorded of, and by new ones of a model that is not frozen.
+            for (mut steps, fresh) in [
+                (steps.clone(), unfrozen(&Mlp::new(5, &device))),
+                (sam.steps(&Mlp::new(5, &device)), Mlp::new(5, &device)),
+            ] {
+                let said = warnings(|| {
+                    let mut loaded = steps.try_load_record(fresh, record.clone()).unwrap();
+                    let (mut model, mut kept) = (unfrozen(&frozen), kept.clone());
+                    for points in &batches(&device)[4..] {
+                        loaded = step(&mut steps, loaded, points).0;
+                        model = step(&mut kept, model, points).0;
+                    }
+                    near(&loaded, &model, 1e-6);
+                });
+                let known = |said: &String| said.contains("starts anew for hidden.weight");
+                assert!(said.iter().all(known), "{sam}: {said:?}");
+            }
+        }
+    }
+}
+
+/// Burn brings running statistics up to date when a module is validated.
+#[test]
+fn records_have_the_last_steps_running_statistics() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let mut model = NormMlp::new(1, &device);
+        let mut steps = msam().steps(&model);
+        for points in &batches(&device)[..3] {
+            (model, _) = steps.minimize(&mut sgd(), LR, model, |model: &NormMlp| {
+                model.predict(points).loss
+            });
+        }
+        let record = steps.record(model.clone());
+        let loaded = steps
+            .try_load_record(NormMlp::new(2, &device), record)
+            .unwrap();
+        assert_eq!(loaded.statistics(), model.statistics());
+    }
+}
+
+/// A parameter that is new has no part in LookSAM's v, but in |g|.
+#[test]
+fn looksam_measures_the_whole_gradient() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let mut model = Mlp::new(1, &device);
+        model.hidden = model.hidden.freeze();
+        let mut steps = SamConfig::looksam().with_rho(RHO).steps(&model);
+        let points = batches(&device);
+        let w = model.clone();
+        let (updated, _) = step(&mut steps, model, &points[0]);
+        // v, of the parameters that were there.
+        let g = w.gradients(&points[0]);
+        let climbed = SamConfig::new().with_rho(RHO).climb(w.clone(), g);
+        let weight = |grads: &GradientsParams| read(grads.get::<2>(w.output.weight.id).unwrap());
+        let bias = |grads: &GradientsParams| {
+            read(grads.get::<1>(w.output.bias.as_ref().unwrap().id).unwrap())
+        };
+        let of_output = |grads: GradientsParams| [weight(&grads), bias(&grads)].concat();
+        let (g, h) = (
+            of_output(w.gradients(&points[0])),
+            of_output(climbed.gradients(&points[0])),
+        );
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let along = dot(&g, &h) / dot(&g, &g);
+        let v: Vec<f32> = g.iter().zip(&h).map(|(g, h)| h - along * g).collect();
+
+        let mut model = updated;
+        model.hidden = model.hidden.unfreeze();
+        let grads = model.gradients(&points[1]);
+        let mut squares = 0.0;
+        for values in [
+            read(grads.get::<2>(model.hidden.weight.id).unwrap()),
+            read(
+                grads
+                    .get::<1>(model.hidden.bias.as_ref().unwrap().id)
+                    .unwrap(),
+            ),
+            of_output(model.gradients(&points[1])),
+        ] {
+            squares += dot(&values, &values);
+        }
+        let before = read(model.output.weight.val());
+        let g = weight(&grads);
+        let (updated, _) = step(&mut steps, model, &points[1]);
+        let scale = 0.5 * (squares / dot(&v, &v)).sqrt();
+        for (index, after) in read(updated.output.weight.val()).into_iter().enumerate() {
+            let expected = before[index] - 0.1 * (g[index] + scale * v[index]);
+            assert!((after - expected).abs() < 1e-5, "{after} for {expected}");
+        }
+    }
+}
+
+/// Gradients of another module are no gradients to descend along.
+#[test]
+fn a_descent_of_another_model_is_told() {
+    let device = cpu_devices()[0].clone().autodiff();
+    let (points, model) = (&batches(&device)[0], Mlp::new(1, &device));
+    let climbed = SamConfig::new().climb(model.clone(), model.gradients(points));
+    let message = panic_message(|| climbed.descent(Mlp::new(2, &device).gradients(points)));
+    assert!(message.contains("none belongs to a parameter"), "{message}");
 }
 
 /// A part that is unfrozen climbs from then on, in loops and in the Learner.

@@ -241,6 +241,89 @@ fn wrong_values_from_a_file_are_refused_by_name_and_value() {
 }
 
 #[test]
+fn a_preset_goes_by_its_name() {
+    for (json, config) in [
+        (json!("auto"), SamConfig::auto()),
+        (json!("sam"), SamConfig::new()),
+        (
+            json!({"preset": "msam", "rho": 1.0}),
+            SamConfig::msam().with_rho(1.0),
+        ),
+        // Wherever it stands.
+        (
+            json!({"rho": 0.2, "every": 3, "preset": "looksam"}),
+            SamConfig::looksam().with_rho(0.2).with_every(3),
+        ),
+        (json!({"preset": "friendly"}), SamConfig::friendly()),
+        (json!({"preset": "asam"}), SamConfig::asam()),
+        (json!("auto_looksam"), SamConfig::auto_looksam()),
+    ] {
+        assert_eq!(file(&json).unwrap(), config, "{json}");
+        let nested = json!({"batch_size": 1, "sam": json}).to_string();
+        assert_eq!(
+            TrainingConfig::load_binary(nested.as_bytes()).unwrap().sam,
+            config
+        );
+    }
+}
+
+/// By its field, and with no name that a user cannot know.
+#[test]
+fn what_is_no_configuration_is_told() {
+    for (json, expected) in [
+        (
+            json!("atuo"),
+            "SamConfig: there is no preset `atuo`; there are sam, auto",
+        ),
+        (
+            json!({"preset": "gsam"}),
+            "SamConfig: there is no preset `gsam`",
+        ),
+        (json!({"preset": null}), "invalid type: null"),
+        (json!(3), "a SamConfig: the name of a preset, or settings"),
+        (
+            json!({"rho": "0.1"}),
+            "SamConfig: rho: invalid type: string",
+        ),
+        (
+            json!({"ascent": "friendly"}),
+            "SamConfig: ascent: invalid type: unit variant",
+        ),
+        (json!({"every": null}), "SamConfig: every is null"),
+        (
+            json!({"groups": [{"group": "head", "rho": 0}]}),
+            "SamConfig: groups: ",
+        ),
+        (
+            json!({"between": {"looksam": {"alpha": 0.5}}}),
+            "every is 1, so that every step climbs and there is none between",
+        ),
+        (
+            json!({"radius": {"le_sam": {"sigma": 0}}}),
+            "SamConfig: radius.le_sam.sigma is 0",
+        ),
+        (
+            json!({"radius": {"le_sam": {"sigma": 1, "anneal": [5, 5]}}}),
+            "SamConfig: radius.le_sam.anneal is from 5 to 5",
+        ),
+        (
+            json!({"ascent": {"vasso": {"theta": 0}}}),
+            "SamConfig: ascent.vasso.theta is 0",
+        ),
+        (
+            json!({"ascent": "random", "descent": "limited"}),
+            "random perturbation takes no gradient at w",
+        ),
+    ] {
+        let message = file(&json).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+        for internal in ["Unchecked", "Given", "Method", "InFile"] {
+            assert!(!message.contains(internal), "{message}");
+        }
+    }
+}
+
+#[test]
 fn a_fraction_that_is_none_is_refused() {
     for (value, shown) in [
         (0.0, "0"),

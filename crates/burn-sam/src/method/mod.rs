@@ -14,6 +14,7 @@ mod scalar;
 
 use burn::module::{ParamGroup, ParamId};
 use burn_sam_kernels::Vector;
+use serde::de::{Error, MapAccess};
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use ascent::Ascent;
@@ -97,14 +98,26 @@ macro_rules! method {
             }
         }
 
-        /// Settings as a file has them: some of them, and numbers that may be null, as JSON writes NaN and the
-        /// infinities, which deserve the same answer.
-        #[derive(Default, Deserialize)]
-        #[serde(default, deny_unknown_fields, rename = "SamConfig", expecting = "the settings of a SamConfig")]
+        /// Settings as a file has them: some of them.
+        #[derive(Default)]
         pub(crate) struct Given {
-            pub(crate) preset: Option<String>,
-            $(#[serde(deserialize_with = "given")] $name: Option<$type>,)*
+            $($name: Option<$type>,)*
             groups: Option<Vec<RhoGroup>>,
+        }
+
+        impl Given {
+            /// Reads the field of a name.
+            pub(crate) fn read<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+                match name {
+                    $(stringify!($name) => self.$name = Some(number_or_null(name, map)?),)*
+                    "groups" => self.groups = Some(map.next_value().map_err(|error| named(name, error))?),
+                    _ => {
+                        let known = &["preset", $(stringify!($name),)* "groups"];
+                        return Err(Error::unknown_field(name, known));
+                    }
+                }
+                Ok(())
+            }
         }
 
         impl Given {
@@ -129,16 +142,16 @@ pub(crate) struct RhoGroup {
     pub(crate) rho: f64,
 }
 
-/// A value that a file may write as null.
+/// A value that a file may write as null, as JSON writes NaN and the infinities: they deserve the same answer.
 trait FromFile: Sized {
-    fn null<E: serde::de::Error>() -> Result<Self, E> {
-        Err(E::custom("null is no value here"))
+    fn null() -> Option<Self> {
+        None
     }
 }
 
 impl FromFile for f64 {
-    fn null<E>() -> Result<Self, E> {
-        Ok(Self::NAN)
+    fn null() -> Option<Self> {
+        Some(Self::NAN)
     }
 }
 
@@ -149,19 +162,25 @@ impl FromFile for Between {}
 impl FromFile for Descent {}
 impl FromFile for Radius {}
 
-fn value<'de, D: Deserializer<'de>, T: FromFile + Deserialize<'de>>(
-    file: D,
-) -> Result<T, D::Error> {
-    match Option::deserialize(file)? {
-        Some(value) => Ok(value),
-        None => T::null(),
-    }
+fn number_or_null<'de, A: MapAccess<'de>, T: FromFile + Deserialize<'de>>(
+    name: &str,
+    map: &mut A,
+) -> Result<T, A::Error> {
+    let value: Option<T> = map.next_value().map_err(|error| named(name, error))?;
+    value
+        .or_else(T::null)
+        .ok_or_else(|| Error::custom(format!("SamConfig: {name} is null, but must be a value")))
 }
 
-fn given<'de, D: Deserializer<'de>, T: FromFile + Deserialize<'de>>(
-    file: D,
-) -> Result<Option<T>, D::Error> {
-    value(file).map(Some)
+fn value<'de, D: Deserializer<'de>>(file: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(file)?.unwrap_or(f64::NAN))
+}
+
+/// An error with the field that it is of.
+fn named<E: Error>(name: &str, error: E) -> E {
+    E::custom(format!(
+        "SamConfig: {name}: {error} (docs/methods.md has what a file may say)"
+    ))
 }
 
 impl Method {

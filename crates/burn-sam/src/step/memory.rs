@@ -1,6 +1,8 @@
 //! What is kept from one step to the next: a count, the state of a law for rho, and at most one vector of the weights'
 //! size. What that is, and where it comes from, is the method's to say.
 
+use std::collections::HashSet;
+
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsParams, MultiGradientsParams};
@@ -23,6 +25,8 @@ pub(crate) struct Memory {
     pub(super) count: Option<usize>,
     pub(super) keep: Option<Keep>,
     pub(super) slots: Vec<Slot>,
+    /// Of the parameters of the module that it is kept for.
+    ids: HashSet<ParamId>,
     /// Summed over micro-batches and devices, the number of them.
     pub(super) share: Option<Param<Tensor<1>>>,
     /// The first parameter's, for what is the host's in a record.
@@ -31,6 +35,8 @@ pub(crate) struct Memory {
     pub(super) lr: Option<f32>,
     /// Of the law for rho.
     pub(super) state: Option<Param<Tensor<1>>>,
+    /// Whether there has been a step.
+    is_under_way: bool,
     /// Whether the log has been told that something started anew.
     told_anew: bool,
     /// Whether it has been told what there is to say of the state.
@@ -65,7 +71,9 @@ impl Memory {
     pub(crate) fn new<M: Module>(method: &Method, module: &M) -> Self {
         let needs = method.needs();
         let (mut device, mut dtype) = (None, DType::F32);
+        let mut ids = HashSet::new();
         each(module, |leaf| {
+            ids.insert(leaf.id());
             if device.is_none() {
                 let weight = leaf.weight();
                 device = Some(weight.device().clone());
@@ -89,10 +97,12 @@ impl Memory {
             count: needs.count.then_some(0),
             keep: method.keeps(),
             slots: slots(method.keeps(), module),
+            ids,
             share,
             device,
             lr: needs.lr.then_some(f32::NAN),
             state,
+            is_under_way: false,
             told_anew: false,
             told_state: false,
         }
@@ -109,8 +119,28 @@ impl Memory {
         self.for_module(module, |_, _| true)
     }
 
-    /// For a module whose parameters may have become others since the last step: what is of another one starts anew.
-    pub(crate) fn caught_up<M: Module>(self, module: &M) -> Self {
+    /// For a module whose parameters may have become others since the last step: what is of another one starts anew,
+    /// and all of it for another module.
+    pub(crate) fn caught_up<M: Module>(self, method: &Method, module: &M) -> Self {
+        if self.is_empty() {
+            return self;
+        }
+        let (mut is_known, mut ids) = (false, 0);
+        each(module, |leaf| {
+            ids += 1;
+            is_known = is_known || self.ids.contains(&leaf.id());
+        });
+        if !is_known && ids > 0 {
+            let mut anew = Self::new(method, module);
+            anew.told_anew = self.told_anew || self.is_under_way;
+            if self.is_under_way && !self.told_anew {
+                log::warn!(
+                    "the model is another than at the step before, with none of its parameters: all that SAM's method \
+                     keeps from step to step starts anew. One SamSteps is for one model"
+                );
+            }
+            return anew;
+        }
         match self.fits(module) {
             true => self,
             false => self.for_module(module, |old, new| old.id == new.id),
@@ -119,7 +149,10 @@ impl Memory {
 
     fn for_module<M: Module>(mut self, module: &M, is_kept: impl Fn(&Slot, &Slot) -> bool) -> Self {
         let before = core::mem::replace(&mut self.slots, slots(self.keep, module));
-        let is_under_way = before.iter().any(|slot| !slot.is_fresh);
+        self.ids.clear();
+        each(module, |leaf| {
+            self.ids.insert(leaf.id());
+        });
         let mut anew = Vec::new();
         for slot in &mut self.slots {
             let is_same = |old: &&Slot| {
@@ -133,7 +166,7 @@ impl Memory {
                 None => anew.push(slot.path.as_str()),
             }
         }
-        if is_under_way && !anew.is_empty() && !self.told_anew {
+        if self.is_under_way && !anew.is_empty() && !self.told_anew {
             log::warn!(
                 "the model's parameters are others than at the step before: what SAM's method keeps from step to \
                  step starts anew for {}",
@@ -282,6 +315,7 @@ impl Memory {
             *state = Param::initialized(state.id, next);
         }
         self.remark(method);
+        self.is_under_way = true;
         match how {
             Some(How::Mean { decay }) => self.average(decay, reports.share, reports.slots),
             Some(How::Last) => {
@@ -294,7 +328,7 @@ impl Memory {
             Some(How::Moves { times }) => after = self.moved(times, lr, after, reports.slots),
             Some(How::Before) | None => {}
         }
-        let memory = self.caught_up(&after);
+        let memory = self.caught_up(method, &after);
         (after, memory)
     }
 
@@ -414,6 +448,7 @@ impl Memory {
 
     /// With what a record has.
     pub(super) fn loaded(mut self) -> Self {
+        self.is_under_way = self.count != Some(0);
         for slot in &mut self.slots {
             slot.is_fresh = self.count == Some(0);
         }

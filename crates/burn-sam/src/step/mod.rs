@@ -177,12 +177,13 @@ pub(crate) fn gradients_of<M: Module>(module: &M, grads: Gradients, at: Pass) ->
             match at {
                 Pass::Plain | Pass::AtW =>
                     "the loss was not taken with this module. Take it with the module that you \
-                     then give to SamConfig::first_step, after its last update",
+                     then give to SamConfig::first_step, after its last update, or that the closure of \
+                     SamSteps::minimize or optimize is given",
                 Pass::Between | Pass::Climbed =>
                     "the loss was not taken with the climbed module, but perhaps with the one at \
                      w. Call the forward pass of what SamConfig::first_step returned \
-                     (climbed.forward(..)), or in SamConfig::optimize that of the module that \
-                     the closure is given",
+                     (climbed.forward(..)), or in SamConfig::optimize, SamSteps::optimize and \
+                     SamSteps::minimize that of the module that the closure is given",
             }
         );
     }

@@ -5,13 +5,15 @@ use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{DType, Device, Int, Tensor};
 use burn_pack::Reader;
 
-use super::memory::Memory;
+use super::memory::{Memory, Slot};
 use super::walk::weights;
-use crate::method::Method;
+use crate::method::{Keep, Method};
 
 impl Memory {
     /// The module with what is remembered.
     pub(crate) fn record<M: Module>(self, module: M) -> ModuleRecord {
+        // Burn brings running statistics up to date when a module is validated, not when it is recorded.
+        drop(module.valid());
         Remembering {
             module,
             memory: self,
@@ -41,16 +43,23 @@ impl Memory {
         let names = names(&record)?;
         let of_sam = |name: &&String| name.starts_with("sam.");
         let has_memory = names.iter().any(|name| of_sam(&name));
-        if let Some(older) = self.as_in_older(&names)
-            && let Ok(loaded) = with(&older).try_load_record(record.clone())
-        {
-            let mut memory = loaded.memory.loaded().turned(&loaded.module);
-            memory.keep = self.keep;
-            return Ok((loaded.module, memory));
-        }
-        // A record of a module alone, or with the memory of another method, which is left out.
         let foreign = names.iter().filter(|name| !of_sam(name)).count();
         let is_of_module = has_memory && foreign == module.clone().into_record().len();
+        // As it is kept now or was before, of a module that had other parts frozen.
+        for kept in [Some(self.clone()), self.as_in_older()]
+            .into_iter()
+            .flatten()
+        {
+            let Some(kept) = kept.of_those_in(&names) else {
+                continue;
+            };
+            let record = record.clone().allow_unused(is_of_module);
+            if let Ok(Remembering { module, memory }) = with(&kept).try_load_record(record) {
+                let memory = memory.loaded().turned_from(&kept, self.keep, &module);
+                return Ok((module, memory));
+            }
+        }
+        // A record of a module alone, or with the memory of another method, which is left out.
         let Ok(loaded) = module.try_load_record(record.allow_unused(is_of_module)) else {
             return Err(error);
         };
@@ -69,31 +78,36 @@ impl Memory {
         Ok((loaded, memory))
     }
 
-    /// As a record from before has it, if this is one.
-    fn as_in_older(&self, names: &[String]) -> Option<Self> {
+    /// As records from before have it, if they have it otherwise.
+    fn as_in_older(&self) -> Option<Self> {
         let former = self.keep?.former?;
-        let path = format!("sam.{}.", former.name);
         let mut older = self.clone();
         if let Some(keep) = &mut older.keep {
             keep.name = former.name;
         }
-        names
-            .iter()
-            .any(|name| name.starts_with(&path))
-            .then_some(older)
+        Some(older)
     }
 
-    /// What an older record had, as it is kept now.
-    fn turned<M: Module>(self, module: &M) -> Self {
-        let mut memory = self.rebound(module);
-        let weights = weights(module);
-        if let Some(former) = memory.keep.and_then(|keep| keep.former) {
-            memory.turn(|place, value| match weights.get(place) {
+    /// With the slots that a record has; nothing, if it has none of them.
+    fn of_those_in(mut self, names: &[String]) -> Option<Self> {
+        let name = self.keep?.name;
+        let is_there = |slot: &Slot| names.contains(&format!("sam.{name}.{}", slot.path));
+        self.slots.retain(is_there);
+        (!self.slots.is_empty()).then_some(self)
+    }
+
+    /// What a record had, as it is kept now.
+    fn turned_from<M: Module>(mut self, record: &Self, keep: Option<Keep>, module: &M) -> Self {
+        let older = record.keep.map(|keep| keep.name) != keep.map(|keep| keep.name);
+        self.keep = keep;
+        if let Some(former) = keep.and_then(|keep| keep.former).filter(|_| older) {
+            let weights = weights(module);
+            self.turn(|place, value| match weights.get(place) {
                 Some(weight) => (former.turn)(value, weight.clone().flat()),
                 None => value,
             });
         }
-        memory
+        self.rebound(module)
     }
 }
 

@@ -30,6 +30,9 @@ impl Way for Looksam {
         let Some([gg, gv, vv]) = g.products(&v) else {
             return g;
         };
+        // |g| is over the whole model, though a parameter that is new has no part in v.
+        let of_all = (v.len() < g.len()).then(|| g.squared_norm()).flatten();
+        let gg = of_all.unwrap_or(gg);
         let scale = or_zero((gg.clone() / vv.clone()).sqrt() * self.alpha);
         let share = match is_limited {
             true => {
