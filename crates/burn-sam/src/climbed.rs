@@ -79,14 +79,8 @@ impl SamConfig {
     ///
     /// If there are gradients, but none of a parameter of `module`; or if a
     /// [group](Self::with_group) matches no parameter of the module.
-    pub fn climb<M: Module>(&self, module: M, mut grads: GradientsParams) -> Climbed<M> {
-        let count = grads.len();
-        let grads = take(&module, &mut grads);
-        assert!(
-            count == 0 || !grads.is_empty(),
-            "SAM's first step got {count} gradients, but none belongs to a parameter of the module: take them with \
-             GradientsParams::from_grads(loss.backward(), &model), of the same model"
-        );
+    pub fn climb<M: Module>(&self, module: M, grads: GradientsParams) -> Climbed<M> {
+        let grads = take(&module, grads);
         self.climb_along(module, grads)
     }
 
@@ -315,7 +309,7 @@ impl<M: Module> Climbed<M> {
     }
 
     /// SAM's second step: the optimizer's update of w, with the gradients taken at w + e(w). Where these are not
-    /// finite, although those at w were, with those at w: see [`Descent`].
+    /// finite, although those at w were, with those at w: see [`Descent`](crate::Descent).
     ///
     /// # Arguments
     ///
@@ -342,7 +336,7 @@ impl<M: Module> Climbed<M> {
 
     /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated,
     /// unscaled or changed otherwise before an optimizer applies them to the module that
-    /// [`step_back`](Self::step_back) returns. They are those at w + e(w), or what the [`Descent`] makes of
+    /// [`step_back`](Self::step_back) returns. They are those at w + e(w), or what the [`Descent`](crate::Descent) makes of
     /// them; what is not finite in them is handed on.
     ///
     /// # Panics
@@ -354,20 +348,14 @@ impl<M: Module> Climbed<M> {
 
     /// The gradients to descend along, of gradients at w + e(w) that are already sorted by parameter: the
     /// counterpart of [`SamConfig::climb`], for those of a `TrainStep` or a sum over several losses. Add the
-    /// losses up first: what a [`Descent`] makes of gradients is not the sum of what it makes of parts.
+    /// losses up first: what a [`Descent`](crate::Descent) makes of gradients is not the sum of what it makes of parts.
     ///
     /// # Panics
     ///
     /// If there are gradients, but none of a parameter of the module; or if the configuration asks for more
     /// [ascents](SamConfig::with_ascents) than were taken.
-    pub fn descent(&self, mut grads: GradientsParams) -> GradientsParams {
-        let count = grads.len();
-        let grads = take(&self.climbed, &mut grads);
-        assert!(
-            count == 0 || !grads.is_empty(),
-            "Climbed::descent got {count} gradients, but none belongs to a parameter of the module: take them with \
-             GradientsParams::from_grads(loss.backward(), &climbed), of the same model"
-        );
+    pub fn descent(&self, grads: GradientsParams) -> GradientsParams {
+        let grads = take(&self.climbed, grads);
         self.descend(None, grads)
     }
 

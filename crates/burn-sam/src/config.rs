@@ -137,6 +137,18 @@ impl SamConfig {
         Self::default().with_rho(2.0).with_ascent(Ascent::Msam)
     }
 
+    /// [`msam`](Self::msam) without a radius to choose: SAM's gain for the base optimizer's price. Rho
+    /// [sets itself](Radius::Rule) from an estimate of the loss at w, and the gradients are
+    /// [limited](Descent::Limited) to half of their usual length.
+    ///
+    /// One pass a step. [`rho`](Self::with_rho) is where the radius starts, and matters little.
+    pub fn auto_msam() -> Self {
+        Self::msam()
+            .with_rho(0.05)
+            .with_radius(Radius::Rule { rise: 0.4 })
+            .with_descent(Descent::Limited)
+    }
+
     /// LookSAM over the whole model: every fifth step is one of SAM's, and the steps between take one pass
     /// and reuse what that step found. See [`Between::Looksam`]. Not for a network with dropout, whose masks are others
     /// in each pass: what is reused is then mostly the masks.
@@ -371,6 +383,7 @@ impl SamConfig {
                 file,
                 name,
                 instead,
+                starts_level,
             } = ascent;
             let with = |others: &str| format!("ascent {file} and {others}");
             if method.every > 1 || looks || method.start > 0 {
@@ -387,13 +400,13 @@ impl SamConfig {
                     &format!("{name} {instead} and takes no gradient for it"),
                 );
             }
-            if method.descent != Descent::Climbed {
+            if combines {
                 return refuse(
                     &with("a descent"),
                     &format!("{name} takes no gradient at w to combine with that at w + e(w)"),
                 );
             }
-            if is_rule {
+            if is_rule && !starts_level {
                 return refuse(
                     &with("radius rule"),
                     &format!(
@@ -459,11 +472,14 @@ impl SamConfig {
     }
 }
 
+type Preset = fn() -> SamConfig;
+
 /// The methods that have a name.
-const PRESETS: [(&str, fn() -> SamConfig); 7] = [
+const PRESETS: [(&str, Preset); 8] = [
     ("sam", SamConfig::new),
     ("auto", SamConfig::auto),
     ("auto_looksam", SamConfig::auto_looksam),
+    ("auto_msam", SamConfig::auto_msam),
     ("asam", SamConfig::asam),
     ("msam", SamConfig::msam),
     ("looksam", SamConfig::looksam),

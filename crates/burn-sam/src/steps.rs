@@ -6,7 +6,7 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::SamConfig;
 use crate::part::AscentPart;
-use crate::step::{Memory, Pass, Passes, gradients_of, passes};
+use crate::step::{Memory, Pass, Passes, Taken, Want, gradients_of, passes};
 use burn_sam_kernels::Vector;
 
 impl SamConfig {
@@ -242,19 +242,25 @@ impl SamSteps {
         };
         let method = self.sam.method();
         self.memory = core::mem::take(&mut self.memory).caught_up(method, &module);
-        let (values, mut grads) = passes(method, &self.memory, &module, counted, |module, at| {
+        let want = Want {
+            counted,
+            rise: false,
+        };
+        let mut taken = passes(method, &self.memory, &module, want, |module, at| {
             let part = match at {
                 Pass::AtW | Pass::Between => part,
                 Pass::Plain | Pass::Climbed => AscentPart::new(1.0),
             };
             pass(&module, part, at)
         });
-        if let (Some(at_w), Some(climbed)) = (&values.at_w, &values.climbed)
-            && let (Some(at_w), Some(climbed)) = (loss(at_w), loss(climbed))
-        {
-            self.memory
-                .report_losses(method, &mut grads, [at_w, climbed]);
+        if let Some(losses) = taken.losses(loss) {
+            self.memory.report_losses(method, &mut taken.grads, losses);
         }
+        let Taken {
+            passes: values,
+            grads,
+            ..
+        } = taken;
         let memory = core::mem::take(&mut self.memory);
         let (module, memory) = memory.update(method, &lr, module, grads, |module, grads| {
             optim.step(lr.clone(), module, grads)

@@ -45,6 +45,8 @@ pub enum Method {
     Auto,
     /// The same at every fifth step, LookSAM's between
     Autolooksam,
+    /// MSAM whose rho sets itself, limited: one pass
+    Automsam,
 }
 
 impl Method {
@@ -84,13 +86,17 @@ impl Method {
             }
             Self::Auto => return Some(SamConfig::auto()),
             Self::Autolooksam => return Some(SamConfig::auto_looksam()),
+            Self::Automsam => return Some(SamConfig::auto_msam()),
         };
         Some(config.with_rho(rho))
     }
 
     /// Whether it has a radius to choose.
     pub fn has_a_radius(self) -> bool {
-        !matches!(self, Self::Sgd | Self::Auto | Self::Autolooksam)
+        !matches!(
+            self,
+            Self::Sgd | Self::Auto | Self::Autolooksam | Self::Automsam
+        )
     }
 
     /// What its radii are measured in, over SAM's.
@@ -104,7 +110,7 @@ impl Method {
     /// A step's, on average, of the whole batch.
     pub fn passes(self) -> f64 {
         match self {
-            Self::Sgd | Self::Msam | Self::Random => 1.0,
+            Self::Sgd | Self::Msam | Self::Random | Self::Automsam => 1.0,
             Self::Looksam | Self::Fifth | Self::Autolooksam => 1.2,
             Self::Eighth => 1.125,
             Self::Twice => 3.0,
@@ -134,6 +140,7 @@ impl Method {
             Self::Both => "SAM, raised and limited",
             Self::Auto => "SAM, rho by the rule",
             Self::Autolooksam => "LookSAM, rho by the rule",
+            Self::Automsam => "MSAM, rho by the rule",
         }
     }
 }

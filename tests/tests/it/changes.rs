@@ -1,7 +1,8 @@
 //! What becomes of a model between steps, and of what is kept beside it.
 
 use burn::config::Config;
-use burn::module::{Module, Param};
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
+use burn::nn::Linear;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer, SgdConfig};
 use burn::store::ModuleRecord;
 use burn::tensor::activation::tanh;
@@ -9,8 +10,8 @@ use burn::tensor::{Device, Tensor};
 use burn::train::TrainStep;
 use burn_sam::{Radius, SamConfig, SamModel, SamSteps};
 use burn_sam_tests::{
-    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_training,
-    same_values, values, warnings,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, linear, panic_message,
+    read, same_training, same_values, values, warnings,
 };
 
 use crate::methods::{near, with_memory};
@@ -476,5 +477,163 @@ fn carried_state_is_handed_back_of_both_passes() {
         }
         near(&model, &by_hand, 1e-6);
         assert_eq!(read(state), read(hand_state));
+    }
+}
+
+/// Two heads over one layer, used in turns.
+#[derive(Module, Debug)]
+struct Heads {
+    body: Linear,
+    heads: [Linear; 2],
+}
+
+impl Heads {
+    fn new(seed: u64, device: &Device) -> Self {
+        Self {
+            body: linear(seed, FEATURES, 4, device),
+            heads: [1, 2].map(|head| linear(seed + head, 4, 1, device)),
+        }
+    }
+
+    fn loss(&self, head: usize, points: &Points) -> Tensor<1> {
+        let output = self.heads[head].forward(tanh(self.body.forward(points.x.clone())));
+        (output - points.y.clone()).square().mean()
+    }
+}
+
+/// What has had no gradient for a step, or not yet, is not taken for known in a record.
+#[test]
+fn a_part_that_is_used_in_turns_resumes_exactly() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let points = batches(&device);
+        for sam in with_memory() {
+            for turns in [[0, 1, 0, 1, 0, 1, 0, 1], [0, 0, 0, 0, 0, 1, 0, 1]] {
+                let (mut model, mut steps) = (Heads::new(1, &device), None::<SamSteps>);
+                let mut resumed = None;
+                for (index, head) in turns.into_iter().enumerate() {
+                    if index == 5 {
+                        let steps: &SamSteps = steps.as_ref().unwrap();
+                        let record = steps.record(model.clone());
+                        let mut new = sam.steps(&Heads::new(5, &device));
+                        let loaded = new.try_load_record(Heads::new(5, &device), record).unwrap();
+                        resumed = Some((loaded, new));
+                    }
+                    let take = |model: Heads, steps: &mut SamSteps| {
+                        let loss = |model: &Heads| model.loss(head, &points[index]);
+                        steps.minimize(&mut sgd(), LR, model, loss).0
+                    };
+                    let steps = steps.get_or_insert_with(|| sam.steps(&model));
+                    model = take(model, steps);
+                    resumed = resumed.map(|(model, mut steps)| (take(model, &mut steps), steps));
+                }
+                assert!(same_values(&resumed.unwrap().0, &model), "{sam}");
+            }
+        }
+    }
+}
+
+/// The flags of a record are its owner's.
+#[test]
+fn records_that_may_miss_or_have_more_load_so() {
+    let device = cpu_devices()[0].clone().autodiff();
+    for sam in with_memory() {
+        // Of the model alone, with some of it missing.
+        let mut part = Mlp::new(3, &device);
+        part.output = linear(9, 8, 1, &device);
+        let group = ParamGroup::from_predicate("hidden");
+        let record = part.clone().into_record_group(group).allow_partial(true);
+        let mut steps = sam.steps(&Mlp::new(4, &device));
+        let mut model = steps.try_load_record(Mlp::new(4, &device), record).unwrap();
+        assert!(same_values(&model.hidden, &part.hidden));
+        let mut own = sam.steps(&model);
+        let mut of_own = model.clone();
+        for points in &batches(&device)[..4] {
+            model = step(&mut steps, model, points).0;
+            of_own = step(&mut own, of_own, points).0;
+        }
+        assert!(same_values(&model, &of_own), "{sam}");
+        // And of a larger model.
+        #[derive(Module, Debug)]
+        struct Larger {
+            hidden: Linear,
+            output: Linear,
+            more: Linear,
+        }
+        let larger = Larger {
+            hidden: part.hidden.clone(),
+            output: part.output.clone(),
+            more: linear(7, 2, 2, &device),
+        };
+        let record = larger.into_record();
+        let refused = steps.try_load_record(Mlp::new(5, &device), record.clone());
+        assert!(refused.unwrap_err().to_string().contains("more.weight"));
+        let loaded = steps.try_load_record(Mlp::new(5, &device), record.allow_unused(true));
+        assert!(same_values(&loaded.unwrap(), &part), "{sam}");
+    }
+}
+
+/// A module written by hand, which maps its layers in another order than it visits them.
+#[derive(Clone, Debug)]
+struct Backwards([Linear; 2]);
+
+impl Module for Backwards {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.0.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self(self.0.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self(self.0.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        Self(self.0.train())
+    }
+
+    fn valid(&self) -> Self {
+        Self(self.0.valid())
+    }
+
+    fn materialize(self) -> Self {
+        Self(self.0.materialize())
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.0[0].visit(visitor);
+        self.0[1].visit(visitor);
+    }
+
+    fn map<V: ModuleMapper>(self, mapper: &mut V) -> Self {
+        let [first, second] = self.0;
+        let second = second.map(mapper);
+        Self([first.map(mapper), second])
+    }
+}
+
+#[test]
+fn a_module_that_maps_backwards_is_not_mixed_up() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let layers = || [linear(1, 4, 4, &device), linear(2, 4, 4, &device)];
+        let loss = |layers: &[Linear; 2]| {
+            let x = Tensor::<2>::ones([1, 4], &device);
+            let x = layers[1].forward(tanh(layers[0].forward(x)));
+            x.square().mean()
+        };
+        for sam in with_memory() {
+            let (mut forwards, mut backwards) = (layers(), Backwards(layers()));
+            let (mut steps, mut back_steps) = (sam.steps(&forwards), sam.steps(&backwards));
+            for _ in 0..5 {
+                (forwards, _) = steps.minimize(&mut sgd(), LR, forwards, |m: &[Linear; 2]| loss(m));
+                (backwards, _) =
+                    back_steps.minimize(&mut sgd(), LR, backwards, |m: &Backwards| loss(&m.0));
+            }
+            assert!(same_values(&forwards[0], &backwards.0[0]), "{sam}");
+            assert!(same_values(&forwards[1], &backwards.0[1]), "{sam}");
+        }
     }
 }

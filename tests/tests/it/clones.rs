@@ -200,18 +200,13 @@ fn the_online_network_climbs_by_rho() {
                 .with_rho(0.05)
                 .first_step(pair.clone(), grads);
             assert!(same_values(&climbed.target, &pair.target));
-            let moved = |(a, b): (&(String, Vec<f64>), &(String, Vec<f64>))| {
-                a.1.iter()
-                    .zip(&b.1)
-                    .map(|(a, b)| (a - b).powi(2))
-                    .sum::<f64>()
-            };
-            let trained = |(path, _): &(String, Vec<f64>)| !path.contains("running");
-            let [a, b] = [&climbed.online, &pair.online].map(|model| {
-                let values = values(model).into_iter();
-                values.filter(trained).collect::<Vec<_>>()
+            let [a, b] = [&climbed.online, &pair.online].map(|model| -> Vec<f64> {
+                let trained = |(path, _): &(String, Vec<f64>)| !path.contains("running");
+                let values = values(model).into_iter().filter(trained);
+                values.flat_map(|(_, values)| values).collect()
             });
-            let length = a.iter().zip(&b).map(moved).sum::<f64>().sqrt();
+            let squares = a.iter().zip(&b).map(|(a, b)| (a - b).powi(2));
+            let length = squares.sum::<f64>().sqrt();
             assert!((length - 0.05).abs() < 1e-6, "{length}");
         }
     }

@@ -311,7 +311,7 @@ fn what_is_no_configuration_is_told() {
             "SamConfig: ascent.vasso.theta is 0",
         ),
         (
-            json!({"ascent": "random", "descent": "limited"}),
+            json!({"ascent": "random", "descent": {"gsam": {"alpha": 0.1}}}),
             "random perturbation takes no gradient at w",
         ),
     ] {

@@ -12,6 +12,7 @@ mod landscape;
 mod learner;
 mod methods;
 mod modules;
+mod one_pass;
 mod optimizer;
 mod picture;
 mod radii;

@@ -36,6 +36,10 @@ pub(crate) fn with_memory() -> Vec<SamConfig> {
             decoupled: true,
         }),
         SamConfig::auto(),
+        SamConfig::auto_msam(),
+        SamConfig::msam()
+            .with_rho(0.3)
+            .with_descent(Descent::Limited),
         SamConfig::auto_looksam().with_every(3),
         SamConfig::friendly().with_radius(Radius::Rule { rise: 0.7 }),
         sam.clone().with_ascent(Ascent::Vasso { theta: 0.4 }),

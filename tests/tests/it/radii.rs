@@ -495,14 +495,10 @@ fn the_rule_wants_to_know_the_loss() {
 fn what_makes_no_sense_is_refused_with_its_reason() {
     let auto = SamConfig::auto;
     type Refused = (fn() -> SamConfig, &'static str);
-    let refused: [Refused; 9] = [
+    let refused: [Refused; 8] = [
         (
-            || SamConfig::auto().with_ascent(Ascent::Msam),
-            "MSAM takes no gradient at w",
-        ),
-        (
-            || SamConfig::msam().with_radius(Radius::Rule { rise: 0.7 }),
-            "MSAM takes none at w",
+            || SamConfig::auto().with_ascent(Ascent::Random),
+            "random perturbation takes none at w",
         ),
         (|| SamConfig::auto().with_start(3), "start"),
         (|| SamConfig::auto().with_rho(0.0), "rho is 0"),

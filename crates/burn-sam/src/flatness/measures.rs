@@ -402,7 +402,7 @@ where
             let grads = GradientsParams::from_grads(loss.backward(), module);
             accumulator.accumulate(module, grads);
         }
-        let grads = take(module, &mut accumulator.grads());
+        let grads = take(module, accumulator.grads());
         match are_finite(&grads) {
             true => Ok((sum / self.batches.len() as f64, grads)),
             false => Err(FlatnessError::Gradient),

@@ -22,7 +22,7 @@ use burn::train::{
 use crate::SamConfig;
 use crate::diagnostics::{Batch, LearnerModule};
 use crate::part::AscentPart;
-use crate::step::{ByParameter, Memory, Pass, Passes, passes, take};
+use crate::step::{ByParameter, Memory, Pass, Passes, Want, passes, take};
 use metric::Steps;
 pub use metric::{RhoMetric, SharpnessMetric};
 
@@ -353,24 +353,26 @@ where
         };
         let mut item = Some(item);
         let (method, memory) = (self.sam.method(), &self.memory);
-        let (outputs, mut grads) = passes(method, memory, &self.model, counted, |model, at| {
+        let want = Want {
+            counted,
+            rise: self.sharpness.is_some(),
+        };
+        let mut taken = passes(method, memory, &self.model, want, |model, at| {
             let (model, item) = match at {
                 Pass::Plain | Pass::Climbed => (model, item.take().expect("once")),
                 // What the update is made of must be the same for all workers.
                 Pass::AtW if method.descends_along_first_gradients() => (model, part.clone()),
                 Pass::AtW | Pass::Between => (model.map(&mut Local), part.clone()),
             };
-            let mut output = model.step(item);
-            (output.item, take(&model, &mut output.grads))
+            let output = model.step(item);
+            (output.item, take(&model, output.grads))
         });
-        let Passes { at_w, climbed } = outputs;
         if let Some(radius) = &self.radius {
             radius.push(Some(memory.rho(method)));
         }
         let losses = || {
-            let both = at_w.as_ref().zip(climbed.as_ref());
-            let (loss, (at_w, climbed)) = self.loss.as_ref().zip(both)?;
-            Some([at_w, climbed].map(|output| loss(output).without_autodiff()))
+            let loss = self.loss.as_ref()?;
+            taken.losses(|output| Some(loss(output).without_autodiff()))
         };
         if let Some(sharpness) = &self.sharpness {
             sharpness.push(losses());
@@ -383,9 +385,11 @@ where
                 type_name::<M::Output>()
             );
             if let Some(losses) = losses() {
-                memory.report_losses(method, &mut grads, losses);
+                memory.report_losses(method, &mut taken.grads, losses);
             }
         }
+        let Passes { at_w, climbed } = taken.passes;
+        let grads = taken.grads;
         let [preferred, other] = match counted {
             Pass::Climbed => [climbed, at_w],
             _ => [at_w, climbed],

@@ -17,7 +17,8 @@ pub(crate) struct Keep {
 pub(crate) enum How {
     /// It is the weights before the last update.
     Before,
-    /// It is a running mean of what steps report: so much of the old mean stays. It begins with the first report.
+    /// It is a running mean of what steps report: so much of the old mean stays. It begins with the first report, or
+    /// with 0 if that is not finite.
     Mean {
         /// From 0 to below 1.
         decay: f64,

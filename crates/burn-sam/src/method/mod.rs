@@ -21,7 +21,7 @@ pub use ascent::Ascent;
 pub(crate) use ascent::{Direction, From, OnePass};
 pub use between::Between;
 pub use descent::Descent;
-pub(crate) use descent::Of;
+pub(crate) use descent::{Alone, Of};
 pub(crate) use keep::{How, Keep};
 pub use radius::Radius;
 pub(crate) use radius::{At, Factor, Needs, Pace};
@@ -109,6 +109,7 @@ macro_rules! method {
             /// Reads the field of a name.
             pub(crate) fn read<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
                 match name {
+                    $(stringify!($name) if self.$name.is_some() => return Err(Error::duplicate_field(stringify!($name))),)*
                     $(stringify!($name) => self.$name = Some(number_or_null(name, map)?),)*
                     "groups" => self.groups = Some(map.next_value().map_err(|error| named(name, error))?),
                     _ => {
@@ -258,6 +259,12 @@ impl Method {
         self.keeps_first_gradients() || !matches!(self.descent.way().of(), Of::Climbed)
     }
 
+    /// What is made of gradients of which there are none at w, if anything is.
+    pub(crate) fn alone(&self) -> Option<Alone> {
+        let is_one_pass = !self.takes_gradient();
+        self.descent.way().alone().filter(|_| is_one_pass)
+    }
+
     /// What a step that climbed finds out for the steps after, of the gradients g at w and h at w + e(w).
     pub(crate) fn report(&self, g: &Vector, h: &Vector) -> Option<Vector> {
         let of_ascent = self.ascent.way().report(g);
@@ -300,6 +307,7 @@ impl Method {
         Pace {
             every_step: self.every == 1,
             adaptive: self.adaptive,
+            one_pass: !self.takes_gradient(),
         }
     }
 }

@@ -35,3 +35,9 @@ pub(crate) fn length_limit(gg: &Tensor<1>, hh: &Tensor<1>) -> Tensor<1> {
 pub(crate) fn beside(value: Tensor<1>, other: &Tensor<1>) -> Tensor<1> {
     value.to_device(&other.device()).cast(other.dtype())
 }
+
+/// A value, or another where it is NaN: not known yet.
+pub(crate) fn known_or(value: Tensor<1>, other: &Tensor<1>) -> Tensor<1> {
+    let unknown = value.clone().is_nan();
+    value.mask_where(unknown, other.clone())
+}

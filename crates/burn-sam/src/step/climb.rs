@@ -52,7 +52,7 @@ pub(crate) fn climb<M: Module>(
         Direction::Gradient(vector) | Direction::Along(vector) => (vector, false),
         // T is of an update that somebody has to write down.
         Direction::UpdateFrom(before) if method.adaptive => {
-            let [one, less] = [1.0, -1.0].map(|value| before.number(value));
+            let [one, less] = [1.0, -1.0].map(|value| weights.number(value));
             (before.combine(less, &[(weights, one)]), false)
         }
         Direction::UpdateFrom(before) => (before, true),

@@ -11,8 +11,10 @@ use burn_sam_kernels::{Part, Vector, known};
 
 use super::descent::by_value;
 use super::survey::Survey;
-use super::walk::{Leaf, each, each_parameter, each_with_path, replace};
-use crate::method::{At, Factor, How, Keep, Method, Needs, is_not_finite, set_where};
+use super::walk::{Leaf, each, each_parameter, each_with_path, replace, weights};
+use crate::method::{
+    Alone, At, Factor, How, Keep, Method, Needs, beside, is_not_finite, set_where,
+};
 
 /// What is kept from step to step.
 ///
@@ -35,6 +37,8 @@ pub(crate) struct Memory {
     pub(super) lr: Option<f32>,
     /// Of the law for rho.
     pub(super) state: Option<Param<Tensor<1>>>,
+    /// What is kept of the gradients' lengths, if the descent has nothing else to go by.
+    pub(super) length: Option<Param<Tensor<1>>>,
     /// Whether there has been a step.
     is_under_way: bool,
     /// Whether the log has been told that something started anew.
@@ -64,7 +68,8 @@ impl Slot {
 impl Memory {
     /// Whether a method keeps anything.
     pub(crate) fn is_kept_by(method: &Method) -> bool {
-        method.keeps().is_some() || method.needs() != Needs::default()
+        let numbers = method.needs() != Needs::default() || method.alone().is_some();
+        method.keeps().is_some() || numbers
     }
 
     /// At the start of a training of this module.
@@ -89,6 +94,10 @@ impl Memory {
             let state = Tensor::from_data(data, (&or_default, dtype));
             Param::initialized(ParamId::new(), state)
         });
+        let length = method.alone().map(|_| {
+            let unknown = Tensor::from_data([f64::NAN], (&or_default, dtype));
+            Param::initialized(ParamId::new(), unknown)
+        });
         let share = needs.count.then(|| {
             let zero = Tensor::zeros([1], &or_default);
             Param::initialized(ParamId::new(), zero)
@@ -102,6 +111,7 @@ impl Memory {
             device,
             lr: needs.lr.then_some(f32::NAN),
             state,
+            length,
             is_under_way: false,
             told_anew: false,
             told_state: false,
@@ -109,8 +119,9 @@ impl Memory {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        let numbers = self.count.is_some() || self.lr.is_some() || self.state.is_some();
-        self.keep.is_none() && !numbers
+        let on_host = self.count.is_some() || self.lr.is_some();
+        let on_device = self.state.is_some() || self.length.is_some();
+        self.keep.is_none() && !on_host && !on_device
     }
 
     /// For a module whose parameters have got other ids or have become others: what was kept under a path
@@ -123,7 +134,11 @@ impl Memory {
     /// and all of it for another module.
     pub(crate) fn caught_up<M: Module>(self, method: &Method, module: &M) -> Self {
         if self.is_empty() {
-            return self;
+            // Nothing is kept, or an update panicked that had it.
+            return match Self::is_kept_by(method) {
+                true => Self::new(method, module),
+                false => self,
+            };
         }
         let (mut is_known, mut ids) = (false, 0);
         each(module, |leaf| {
@@ -280,12 +295,42 @@ impl Memory {
         }
     }
 
+    /// h as the base optimizer gets it where there is nothing at w to compare it with, and what is to be reported of its
+    /// length, given |h|².
+    pub(super) fn limited(
+        &self,
+        alone: Alone,
+        survey: &Survey,
+        h: Vector,
+        hh: &Tensor<1>,
+    ) -> (Vector, Option<Tensor<1>>) {
+        let Some(kept) = self.length.as_ref().map(Param::val) else {
+            return (h, None);
+        };
+        let of_h = beside(hh.clone().sqrt(), &kept);
+        let share = (alone.share)(&kept, &of_h);
+        let length = (alone.report)(&kept, &of_h);
+        // A second vector that is not read leaves h's memory to be written into.
+        let nothing = share.zeros_like();
+        let limited = h.combine(share, &[(&survey.weights, nothing)]);
+        (limited, Some(length))
+    }
+
+    /// Hands the length of a step's gradients to the update, with the gradients.
+    pub(super) fn report_length(&self, grads: &mut GradientsParams, length: Tensor<1>) {
+        if let Some(kept) = &self.length {
+            let report = Tensor::cat(vec![length.clone(), length.ones_like()], 0);
+            grads.register(kept.id, report);
+        }
+    }
+
     /// What was reported: taken out of the gradients, since no optimizer must see it.
     fn collect(&self, grads: &mut impl ByParameter) -> Reports {
         let mut remove = |param: &Param<Tensor<1>>| grads.take(param.id);
         Reports {
             share: self.share.as_ref().and_then(&mut remove),
             losses: self.state.as_ref().and_then(&mut remove),
+            length: self.length.as_ref().and_then(&mut remove),
             slots: (self.slots.iter())
                 .map(|slot| remove(&slot.value))
                 .collect(),
@@ -313,6 +358,13 @@ impl Memory {
         if let (Some(state), Some(losses)) = (&mut self.state, reports.losses) {
             let next = method.radius.law().next(state.val(), losses, method.pace());
             *state = Param::initialized(state.id, next);
+        }
+        if let (Some(length), Some(alone)) = (&mut self.length, method.alone())
+            && let Some(report) = reports.length
+        {
+            let [sum, count] = [0, 1].map(|index| report.clone().narrow(0, index, 1));
+            let mean = beside(sum / count, &length.val());
+            *length = Param::initialized(length.id, (alone.next)(length.val(), mean));
         }
         self.remark(method);
         self.is_under_way = true;
@@ -372,7 +424,7 @@ impl Memory {
                 found.push(Part::new(slot.place, report));
             }
         }
-        let Some([_, _, squares]) = means.products(&found) else {
+        let Some(squares) = found.squared_norm() else {
             return;
         };
         let refused = is_not_finite(&squares);
@@ -433,6 +485,7 @@ impl Memory {
         self.device = self.device.map(|_| device.clone());
         self.share = self.share.as_ref().map(moved);
         self.state = self.state.as_ref().map(moved);
+        self.length = self.length.as_ref().map(moved);
         for slot in &mut self.slots {
             slot.value = moved(&slot.value);
         }
@@ -446,11 +499,30 @@ impl Memory {
         }
     }
 
+    /// For a record of the module that it is kept for.
+    pub(super) fn for_record<M: Module>(mut self, module: &M) -> Self {
+        if self.keep.is_some_and(|keep| keep.how == How::Before)
+            && self.slots.iter().any(|slot| slot.is_fresh)
+        {
+            let weights = weights(module);
+            for slot in self.slots.iter_mut().filter(|slot| slot.is_fresh) {
+                // No update is one of nothing.
+                if let Some(weight) = weights.get(slot.place) {
+                    slot.set(weight.clone().flat());
+                }
+            }
+        }
+        self
+    }
+
     /// With what a record has.
     pub(super) fn loaded(mut self) -> Self {
         self.is_under_way = self.count != Some(0);
+        let is_mean = (self.keep).is_some_and(|keep| matches!(keep.how, How::Mean { .. }));
         for slot in &mut self.slots {
-            slot.is_fresh = self.count == Some(0);
+            let first = || slot.value.val().into_data().iter::<f64>().next();
+            let is_unknown = is_mean && first().is_some_and(f64::is_nan);
+            slot.is_fresh = self.count == Some(0) || is_unknown;
         }
         self
     }
@@ -486,6 +558,7 @@ impl ByParameter for MultiGradientsParams {
 struct Reports {
     share: Option<Tensor<1>>,
     losses: Option<Tensor<1>>,
+    length: Option<Tensor<1>>,
     slots: Vec<Option<Tensor<1>>>,
 }
 
@@ -499,7 +572,9 @@ fn slots<M: Module>(keep: Option<Keep>, module: &M) -> Vec<Slot> {
         let weight = leaf.weight();
         let value = match how {
             How::Before => weight.flat(),
-            How::Mean { .. } | How::Last => weight.flat().zeros_like(),
+            How::Last => weight.flat().zeros_like(),
+            // Not known yet, in records too.
+            How::Mean { .. } => weight.flat().zeros_like() * f64::NAN,
             How::Moves { .. } => Tensor::zeros([1], (weight.device(), weight.dtype())),
         };
         slots.push(Slot {

@@ -10,13 +10,15 @@ mod walk;
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::Gradients;
+use burn::tensor::{Gradients, Tensor};
 use burn_sam_kernels::Vector;
 
-use crate::method::{Direction, From, Method};
+use crate::method::{Direction, From, Method, Of, OnePass, beside};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
-pub(crate) use memory::{ByParameter, Memory};
+#[cfg(feature = "train")]
+pub(crate) use memory::ByParameter;
+pub(crate) use memory::Memory;
 pub(crate) use statistics::with_own_statistics;
 pub(crate) use survey::{Survey, check_groups};
 use walk::each;
@@ -46,18 +48,26 @@ pub(crate) enum Pass {
     Climbed,
 }
 
+/// What else is wanted of a step.
+#[derive(Clone, Copy)]
+pub(crate) struct Want {
+    /// The pass that updates running statistics, unless it is the only one.
+    pub(crate) counted: Pass,
+    /// How much the loss has risen to the only pass of a step that has one, whether or not the method needs it.
+    pub(crate) rise: bool,
+}
+
 /// The passes of a step, what they returned, and the gradients that are the base optimizer's, with what
 /// is to be remembered beside them.
 ///
-/// The pass `counted` updates the running statistics of `module`, unless it is the only one; all others
-/// have their own.
+/// The pass that is counted updates the running statistics of `module`; all others have their own.
 pub(crate) fn passes<M: Module, T>(
     method: &Method,
     memory: &Memory,
     module: &M,
-    counted: Pass,
+    Want { counted, rise }: Want,
     mut pass: impl FnMut(M, Pass) -> (T, Vector),
-) -> (Passes<T>, GradientsParams) {
+) -> Taken<T> {
     let survey = Survey::of(method, module);
     let noise = || {
         let mut noise = Vector::new();
@@ -66,43 +76,135 @@ pub(crate) fn passes<M: Module, T>(
         });
         noise
     };
-    let (passes, h, found) = if !method.takes_gradient() {
-        let from = From {
-            gradient: Vector::new(),
-            kept: memory.vector(&survey, &survey.weights),
-            noise: &noise,
-        };
-        let direction = method.ascent.way().direction(from);
-        let factor = memory.factor(method);
-        let climbed = climb(method, &survey, &factor, module.clone(), direction).module;
-        let (value, h) = pass(climbed, Pass::Climbed);
-        (Passes::of(None, Some(value)), h, None)
+    let at = (module, &survey, &noise as &dyn Fn() -> Vector);
+    let Ends {
+        passes,
+        descent,
+        found,
+        rise,
+        length,
+    } = if let Some(OnePass { starts_level, .. }) = method.ascent.way().one_pass() {
+        let wants_rise = starts_level && (rise || method.needs().losses);
+        once(method, memory, at, wants_rise, &mut pass)
     } else if !climbs_at(method, memory.count()) {
         let (value, g) = pass(module.clone(), Pass::Plain);
         let found = method.ascent.way().report(&g);
         let descent = match memory.count() < method.start {
             true => g,
             false => {
-                let kept = memory.vector(&survey, &g);
-                let is_limited = method.descent == crate::Descent::Limited;
-                method.between.way().descent(g, kept, is_limited)
+                let between = method.between.way();
+                let kept = between.keeps().and_then(|_| memory.vector(&survey, &g));
+                let is_limited = matches!(method.descent.way().of(), Of::Lengths(_));
+                between.descent(g, kept, is_limited)
             }
         };
-        (Passes::of(Some(value), None), descent, found)
+        Ends::new(Passes::of(Some(value), None), descent, found)
     } else {
-        twice(
-            method,
-            memory,
-            (module, &survey, &noise),
-            counted,
-            &mut pass,
-        )
+        twice(method, memory, at, counted, &mut pass)
     };
-    let mut grads = register(module, h);
+    let mut grads = register(module, descent);
     if let Some(found) = found {
         memory.report(&mut grads, found);
     }
-    (passes, grads)
+    if let Some(length) = length {
+        memory.report_length(&mut grads, length);
+    }
+    Taken {
+        passes,
+        grads,
+        rise,
+    }
+}
+
+/// What a step ends with.
+struct Ends<T> {
+    passes: Passes<T>,
+    /// What the base optimizer gets.
+    descent: Vector,
+    /// What is to be remembered.
+    found: Option<Vector>,
+    /// How much the loss has risen from w to the only pass, estimated.
+    rise: Option<Tensor<1>>,
+    /// The same of the gradients' length.
+    length: Option<Tensor<1>>,
+}
+
+impl<T> Ends<T> {
+    fn new(passes: Passes<T>, descent: Vector, found: Option<Vector>) -> Self {
+        Self {
+            passes,
+            descent,
+            found,
+            rise: None,
+            length: None,
+        }
+    }
+}
+
+/// What a step's passes came to.
+pub(crate) struct Taken<T> {
+    pub(crate) passes: Passes<T>,
+    /// What is the base optimizer's, and what is to be remembered.
+    pub(crate) grads: GradientsParams,
+    /// How much the loss has risen from w to the only pass, estimated.
+    rise: Option<Tensor<1>>,
+}
+
+impl<T> Taken<T> {
+    /// The losses at w and at w + e(w), without autodiff, as far as they are known.
+    pub(crate) fn losses(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<[Tensor<1>; 2]> {
+        let climbed = loss(self.passes.climbed.as_ref()?)?;
+        let at_w = match (&self.passes.at_w, &self.rise) {
+            (Some(at_w), _) => loss(at_w)?,
+            (None, Some(rise)) => climbed.clone().mean() - beside(rise.clone(), &climbed),
+            (None, None) => return None,
+        };
+        Some([at_w, climbed])
+    }
+}
+
+/// A step whose only pass is at w + e(w).
+fn once<M: Module, T>(
+    method: &Method,
+    memory: &Memory,
+    (module, survey, noise): (&M, &Survey, &dyn Fn() -> Vector),
+    wants_rise: bool,
+    pass: &mut impl FnMut(M, Pass) -> (T, Vector),
+) -> Ends<T> {
+    let ascent = method.ascent.way();
+    let kept = ascent
+        .keeps()
+        .and_then(|_| memory.vector(survey, &survey.weights));
+    let direction = ascent.direction(From {
+        gradient: Vector::new(),
+        kept,
+        noise,
+    });
+    let factor = memory.factor(method);
+    let climbed = climb(method, survey, &factor, module.clone(), direction).module;
+    let there = wants_rise.then(|| walk::weights(&climbed));
+    let (value, h) = pass(climbed, Pass::Climbed);
+    // The slope at w along the way is about nothing, so that the loss has risen by 1/2 <h, e>.
+    let products = there.and_then(|there| {
+        let [one, less] = [1.0, -1.0].map(|value| there.number(value));
+        let e = there.combine(one, &[(&survey.weights, less)]);
+        h.products(&e)
+    });
+    let rise = products.map(|[hh, slope, _]| (hh, slope * 0.5));
+
+    let limit = method.alone().and_then(|alone| {
+        let hh = rise.as_ref().map(|(hh, _)| hh.clone());
+        Some((alone, hh.or_else(|| h.squared_norm())?))
+    });
+    let (descent, length) = match limit {
+        Some((alone, hh)) => memory.limited(alone, survey, h, &hh),
+        None => (h, None),
+    };
+    Ends {
+        rise: rise.map(|(_, rise)| rise),
+        length,
+        ..Ends::new(Passes::of(None, Some(value)), descent, None)
+    }
 }
 
 /// A step that takes the gradients at w, climbs, and takes those at w + e(w).
@@ -112,7 +214,7 @@ fn twice<M: Module, T>(
     (module, survey, noise): (&M, &Survey, &dyn Fn() -> Vector),
     counted: Pass,
     pass: &mut impl FnMut(M, Pass) -> (T, Vector),
-) -> (Passes<T>, Vector, Option<Vector>) {
+) -> Ends<T> {
     // Made before the first pass: the statistics of several workers are averaged once all of them
     // have passed, which a copy taken in between would disturb.
     let own_statistics = with_own_statistics(module, survey);
@@ -124,12 +226,12 @@ fn twice<M: Module, T>(
     let (first, g) = pass(at_w, Pass::AtW);
     let factor = memory.factor(method);
     let kept = method.keeps_first_gradients().then(|| g.clone());
-    let from = From {
-        kept: memory.vector(survey, &g),
+    let ascent = method.ascent.way();
+    let direction = ascent.direction(From {
+        kept: ascent.keeps().and_then(|_| memory.vector(survey, &g)),
         gradient: g,
         noise,
-    };
-    let direction = method.ascent.way().direction(from);
+    });
     let Ascended {
         module: climbed,
         way,
@@ -144,7 +246,7 @@ fn twice<M: Module, T>(
     let (last, h) = pass(climbed.clone(), Pass::Climbed);
     let found = (at_w.grads.as_ref()).and_then(|g| method.report(g, &h));
     let descent = descend(method, survey, &at_w, Some(&climbed), h);
-    (Passes::of(Some(first), Some(last)), descent, found)
+    Ends::new(Passes::of(Some(first), Some(last)), descent, found)
 }
 
 /// Whether the step after so many climbs.

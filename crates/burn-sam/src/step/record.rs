@@ -14,11 +14,8 @@ impl Memory {
     pub(crate) fn record<M: Module>(self, module: M) -> ModuleRecord {
         // Burn brings running statistics up to date when a module is validated, not when it is recorded.
         drop(module.valid());
-        Remembering {
-            module,
-            memory: self,
-        }
-        .into_record()
+        let memory = self.for_record(&module);
+        Remembering { module, memory }.into_record()
     }
 
     /// Loads what a checkpoint holds, of this module with this memory; or, with a word in the log, of one
@@ -33,6 +30,11 @@ impl Memory {
             module: module.clone(),
             memory: memory.clone(),
         };
+        let names = names(&record)?;
+        let of_sam = |name: &&String| name.starts_with("sam.");
+        if !names.iter().any(|name| of_sam(&name)) {
+            return self.anew(method, module.try_load_record(record)?, false);
+        }
         let error = match with(&self).try_load_record(record.clone()) {
             Ok(Remembering { module, memory }) => {
                 let memory = memory.loaded().rebound(&module);
@@ -40,11 +42,12 @@ impl Memory {
             }
             Err(error) => error,
         };
-        let names = names(&record)?;
-        let of_sam = |name: &&String| name.starts_with("sam.");
-        let has_memory = names.iter().any(|name| of_sam(&name));
         let foreign = names.iter().filter(|name| !of_sam(name)).count();
-        let is_of_module = has_memory && foreign == module.clone().into_record().len();
+        // Nothing is left over but what is of SAM.
+        let record = match foreign == module.clone().into_record().len() {
+            true => record.allow_unused(true),
+            false => record,
+        };
         // As it is kept now or was before, of a module that had other parts frozen.
         for kept in [Some(self.clone()), self.as_in_older()]
             .into_iter()
@@ -53,16 +56,26 @@ impl Memory {
             let Some(kept) = kept.of_those_in(&names) else {
                 continue;
             };
-            let record = record.clone().allow_unused(is_of_module);
-            if let Ok(Remembering { module, memory }) = with(&kept).try_load_record(record) {
+            let loaded = with(&kept).try_load_record(record.clone());
+            if let Ok(Remembering { module, memory }) = loaded {
                 let memory = memory.loaded().turned_from(&kept, self.keep, &module);
                 return Ok((module, memory));
             }
         }
-        // A record of a module alone, or with the memory of another method, which is left out.
-        let Ok(loaded) = module.try_load_record(record.allow_unused(is_of_module)) else {
-            return Err(error);
-        };
+        // With the memory of another method, which is left out.
+        match module.try_load_record(record) {
+            Ok(loaded) => self.anew(method, loaded, true),
+            Err(_) => Err(error),
+        }
+    }
+
+    /// A module that was loaded without what this method keeps, perhaps with what another one does.
+    fn anew<M: Module>(
+        self,
+        method: &Method,
+        module: M,
+        has_memory: bool,
+    ) -> Result<(M, Self), RecordError> {
         if !self.is_empty() {
             log::warn!(
                 "the record has nothing that SAM's method keeps from step to step (sam.*): it starts anew"
@@ -74,8 +87,8 @@ impl Memory {
                  left out"
             );
         }
-        let memory = Self::new(method, &loaded);
-        Ok((loaded, memory))
+        let memory = Self::new(method, &module);
+        Ok((module, memory))
     }
 
     /// As records from before have it, if they have it otherwise.
@@ -194,6 +207,11 @@ impl Memory {
             visitor.visit_float(state);
             visitor.exit_module("radius", "Struct:Memory");
         }
+        if let Some(length) = &self.length {
+            visitor.enter_module("length", "Struct:Memory");
+            visitor.visit_float(length);
+            visitor.exit_module("length", "Struct:Memory");
+        }
         if let Some(keep) = self.keep {
             visitor.enter_module(keep.name, "Struct:Memory");
             for slot in &self.slots {
@@ -230,6 +248,9 @@ impl Memory {
         mapper.enter_module("radius", "Struct:Memory");
         self.state = self.state.map(|state| mapper.map_float(state));
         mapper.exit_module("radius", "Struct:Memory");
+        mapper.enter_module("length", "Struct:Memory");
+        self.length = self.length.map(|length| mapper.map_float(length));
+        mapper.exit_module("length", "Struct:Memory");
         if let Some(keep) = self.keep {
             mapper.enter_module(keep.name, "Struct:Memory");
             for slot in &mut self.slots {

@@ -176,10 +176,11 @@ fn walk<M: Module>(module: &M, with_paths: bool, f: impl FnMut(Leaf<'_>)) {
 
 /// The gradients of a loss, of the module that it was taken with.
 pub(crate) fn gradients<M: Module>(module: &M, mut grads: Gradients) -> Vector {
-    let mut vector = Vector::new();
+    let (mut vector, mut seen) = (Vector::new(), HashSet::new());
     each(module, |leaf| {
         if leaf.is_trainable()
             && let Some(part) = leaf.param.take_from(leaf.place, &mut grads)
+            && seen.insert(leaf.id())
         {
             vector.push(part);
         }
@@ -187,13 +188,18 @@ pub(crate) fn gradients<M: Module>(module: &M, mut grads: Gradients) -> Vector {
     vector
 }
 
-/// Gradients by parameter. What belongs to no parameter of the module stays in `grads`.
-pub(crate) fn take<M: Module>(module: &M, grads: &mut GradientsParams) -> Vector {
-    let mut vector = Vector::with_capacity(grads.len());
-    let mut others = Vector::new();
-    if grads.is_empty() {
+/// Gradients by parameter.
+///
+/// # Panics
+///
+/// If there are any, but none belongs to a parameter of the module.
+pub(crate) fn take<M: Module>(module: &M, mut grads: GradientsParams) -> Vector {
+    let count = grads.len();
+    let (mut vector, mut others) = (Vector::with_capacity(count), Vector::new());
+    if count == 0 {
         return vector;
     }
+    let grads = &mut grads;
     each(module, |leaf| {
         if leaf.is_trainable()
             && let Some(part) = leaf.param.take(leaf.place, grads)
@@ -209,10 +215,16 @@ pub(crate) fn take<M: Module>(module: &M, grads: &mut GradientsParams) -> Vector
             }
         });
     }
-    match others.is_empty() {
+    let vector = match others.is_empty() {
         true => vector,
         false => vector.merged(others),
-    }
+    };
+    assert!(
+        !vector.is_empty(),
+        "SAM's step got {count} gradients, but none belongs to a parameter of the module: take them with \
+         GradientsParams::from_grads(loss.backward(), &model), of the same model (of the climbed one, for a second step)"
+    );
+    vector
 }
 
 /// A vector as gradients by parameter.
@@ -242,15 +254,29 @@ pub(crate) fn weights<M: Module>(module: &M) -> Vector {
 /// a loss of the module that went in are not theirs.
 pub(crate) fn replace<M: Module>(module: M, vector: Vector) -> M {
     struct Replace {
+        /// In the order of a visit.
+        ids: Vec<ParamId>,
+        parts: Vec<Option<Part>>,
         place: usize,
-        parts: core::iter::Peekable<std::vec::IntoIter<Part>>,
+    }
+
+    impl Replace {
+        /// The part of the next parameter; of a module written by hand that maps in another order than it visits, that
+        /// of the parameter's id.
+        fn next(&mut self, id: ParamId) -> Option<Part> {
+            let place = match self.ids.get(self.place) == Some(&id) {
+                true => Some(self.place),
+                false => self.ids.iter().position(|of| *of == id),
+            };
+            self.place += 1;
+            self.parts.get_mut(place?)?.take()
+        }
     }
 
     impl ModuleMapper for Replace {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let (id, place) = (param.id, self.place);
-            self.place += 1;
-            match self.parts.next_if(|part| part.place() == place) {
+            let id = param.id;
+            match self.next(id) {
                 Some(part) => param.map(|weight| in_place_of(weight, part.into_tensor(), id)),
                 None if param.is_require_grad() => param.map(|weight| {
                     let same = weight.clone().inner();
@@ -261,9 +287,17 @@ pub(crate) fn replace<M: Module>(module: M, vector: Vector) -> M {
         }
     }
 
+    let mut ids = Vec::new();
+    each(&module, |leaf| ids.push(leaf.id()));
+    let mut parts: Vec<Option<Part>> = ids.iter().map(|_| None).collect();
+    for part in vector {
+        let place = part.place();
+        parts[place] = Some(part);
+    }
     module.map(&mut Replace {
+        ids,
+        parts,
         place: 0,
-        parts: vector.into_iter().peekable(),
     })
 }
 

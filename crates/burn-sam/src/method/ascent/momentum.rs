@@ -26,6 +26,7 @@ impl Way for Momentum {
             file: "msam",
             name: "MSAM",
             instead: "climbs along the last update",
+            starts_level: true,
         })
     }
 

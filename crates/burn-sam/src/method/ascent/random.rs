@@ -11,6 +11,7 @@ impl Way for Random {
             file: "random",
             name: "random perturbation",
             instead: "goes anywhere",
+            starts_level: false,
         })
     }
 

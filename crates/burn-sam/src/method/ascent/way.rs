@@ -37,6 +37,9 @@ pub(crate) struct OnePass {
     pub(crate) name: &'static str,
     /// What it does in place of that.
     pub(crate) instead: &'static str,
+    /// Whether the slope at w along its way is about nothing, so that the loss rises by half of what the slope at its
+    /// end says.
+    pub(crate) starts_level: bool,
 }
 
 /// What there is to make a direction of.

@@ -26,13 +26,13 @@ impl Way for Looksam {
     }
 
     fn descent(&self, g: Vector, kept: Option<Vector>, is_limited: bool) -> Vector {
-        let v = kept.unwrap_or_default();
+        // A parameter that is new has no part in v, but in |g|.
+        let Some(v) = kept.map(|v| v.padded(&g)) else {
+            return g;
+        };
         let Some([gg, gv, vv]) = g.products(&v) else {
             return g;
         };
-        // |g| is over the whole model, though a parameter that is new has no part in v.
-        let of_all = (v.len() < g.len()).then(|| g.squared_norm()).flatten();
-        let gg = of_all.unwrap_or(gg);
         let scale = or_zero((gg.clone() / vv.clone()).sqrt() * self.alpha);
         let share = match is_limited {
             true => {

@@ -8,8 +8,8 @@ mod wsam;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use way::Of;
 use way::Way;
+pub(crate) use way::{Alone, Of};
 
 /// What the base optimizer descends along: the gradients h at w + e(w), alone or combined with the
 /// gradients g at w.
@@ -50,6 +50,9 @@ pub enum Descent {
     /// A radius that is too large for where the training is makes h long; limited, it no longer throws the
     /// weights to where all outputs are the same. Keeps nothing. With ASAM, a copy of g until the second pass has
     /// ended.
+    ///
+    /// With MSAM, which has no g, h is no longer than half of what it usually is: h min(1, m / (2 |h|)), with a running
+    /// mean m <- 0.9 m + 0.1 min(|h|, 1.5 m) of its length, kept from step to step, that begins with the first |h|.
     ///
     /// A one-sided form of [Li et al.](https://arxiv.org/abs/2401.07250), who set the length.
     Limited,

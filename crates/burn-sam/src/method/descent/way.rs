@@ -20,10 +20,26 @@ pub(crate) trait Way {
     /// What is made of h and g.
     fn of(&self) -> Of;
 
+    /// What is made of h where there is no g, if it can do without.
+    fn alone(&self) -> Option<Alone> {
+        None
+    }
+
     /// What a step with the gradients g at w and h at w + e(w) finds out for the update.
     fn report(&self, _g: &Vector, _h: &Vector) -> Option<Vector> {
         None
     }
+}
+
+/// What is made of gradients h of which there are none at w: a share, given what is kept of those before.
+#[derive(Clone, Copy)]
+pub(crate) struct Alone {
+    /// Of what is kept, of shape `[1]` and NaN at first, and |h|.
+    pub(crate) share: fn(kept: &Tensor<1>, h: &Tensor<1>) -> Tensor<1>,
+    /// What is reported of |h|, so that a mean can be taken over micro-batches and devices.
+    pub(crate) report: fn(kept: &Tensor<1>, h: &Tensor<1>) -> Tensor<1>,
+    /// What is kept after a step, of what was and that mean.
+    pub(crate) next: fn(kept: Tensor<1>, mean: Tensor<1>) -> Tensor<1>,
 }
 
 /// What is made of the gradients g at w and h at w + e(w).

@@ -76,6 +76,8 @@ pub(crate) struct Pace {
     pub(crate) every_step: bool,
     /// Whether rho is relative to each weight.
     pub(crate) adaptive: bool,
+    /// Whether a step takes no gradient at w, so that the loss there is an estimate.
+    pub(crate) one_pass: bool,
 }
 
 /// A number of shape `[1]`, made of a squared norm.

@@ -14,7 +14,7 @@ pub(crate) use law::{At, Factor, Needs, Pace};
 
 /// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
 ///
-/// From [`SamConfig::with_radius`]. In a file, it is `"constant"`, `{"raised": {"steps": 200}}`,
+/// From [`SamConfig::with_radius`](crate::SamConfig::with_radius). In a file, it is `"constant"`, `{"raised": {"steps": 200}}`,
 /// `{"learning_rate": {"rho_min": 0.01, "lr_min": 0.0, "lr_max": 0.1}}`, `{"le_sam": {"sigma": 0.3}}` or
 /// `{"rule": {"rise": 0.7}}`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub enum Radius {
         rho_min: f64,
         /// The learning rate at which rho is the smallest.
         lr_min: f64,
-        /// The learning rate at which rho is [`SamConfig::rho`].
+        /// The learning rate at which rho is [`SamConfig::rho`](crate::SamConfig::rho).
         lr_max: f64,
     },
     /// LE-SAM: how much the loss rises to first order is fixed, in the place of how far to climb,
@@ -103,12 +103,16 @@ pub enum Radius {
     /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
     /// devices, the losses are means over them, and there is one rho.
     ///
+    /// With MSAM a step has no loss at w. Where the slope along the last update is about nothing at w, the loss has risen
+    /// by half of what the slope at w + e(w) says, (1/2) <h, e>, which is taken for L' - L. Rho is then between 1e-4 and
+    /// 20 (adaptive: 1e-3 and 200).
+    ///
     /// What is left of the loss counts as noise: a training that is far from done, on data without noise, is held up
     /// by it.
     ///
     /// The rule is this library's own; [`LeSam`](Self::LeSam) is the nearest thing in print.
     Rule {
-        /// How much of it, above 0: 0.7 for SAM, 0.3 for LookSAM.
+        /// How much of it, above 0: 0.7 for SAM, 0.4 for MSAM, 0.3 for LookSAM.
         rise: f64,
     },
 }

@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 
 use super::law::{Law, Needs, Pace};
 use crate::method::check;
-use crate::method::scalar::beside;
+use crate::method::scalar::{beside, known_or};
 
 pub(super) struct Rule {
     pub(super) rise: f64,
@@ -49,6 +49,7 @@ impl Law for Rule {
 
     fn report(&self, state: &Tensor<1>, losses: [Tensor<1>; 2]) -> Option<Tensor<1>> {
         let [at_w, climbed] = losses.map(|loss| beside(loss, state).mean());
+        let below_zero = climbed.clone().lower_elem(0.0);
         let first = known_or(part(state, 3), &at_w);
         let scale = known_or(part(state, 1), &at_w).max_pair(first.clone());
         let most = scale.clone() * 10.0;
@@ -57,7 +58,8 @@ impl Law for Rule {
             .min_pair(most);
 
         let is_finite = at_w.clone().is_finite();
-        let negative = at_w.clone().lower_elem(0.0);
+        // An estimate of the loss at w may be off.
+        let negative = (at_w.clone().lower_elem(0.0)).bool_and(below_zero);
         let outlier = (at_w.clone().greater(scale * 3.0)).bool_and(is_finite.clone());
         // Without a first loss above 0 there is nothing to measure by.
         let unknown = (is_finite.bool_not())
@@ -76,9 +78,11 @@ impl Law for Rule {
             true => (0.9, 0.1),
             false => (0.7, 0.3),
         };
-        let (least, most) = match pace.adaptive {
-            false => (1e-4, 3.0),
-            true => (1e-3, 30.0),
+        let (least, most) = match (pace.adaptive, pace.one_pass) {
+            (false, false) => (1e-4, 3.0),
+            (true, false) => (1e-3, 30.0),
+            (false, true) => (1e-4, 20.0),
+            (true, true) => (1e-3, 200.0),
         };
         let report = beside(report, &state);
         let [of_w, of_climbed, count, outliers, negatives] =
@@ -127,11 +131,6 @@ fn part(of: &Tensor<1>, index: usize) -> Tensor<1> {
     of.clone().narrow(0, index, 1)
 }
 
-fn known_or(value: Tensor<1>, other: &Tensor<1>) -> Tensor<1> {
-    let unknown = value.clone().is_nan();
-    value.mask_where(unknown, other.clone())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +139,7 @@ mod tests {
     const PACE: Pace = Pace {
         every_step: true,
         adaptive: false,
+        one_pass: false,
     };
 
     fn after(rule: &Rule, losses: &[[f64; 2]]) -> Vec<f64> {
@@ -187,7 +187,7 @@ mod tests {
     fn a_loss_below_zero_ends_the_rule() {
         let rule = Rule { rise: 0.5 };
         let before = after(&rule, &[[2.0, 2.1]]);
-        let state = after(&rule, &[[2.0, 2.1], [-1.0, 0.0], [2.0, 9.0]]);
+        let state = after(&rule, &[[2.0, 2.1], [-1.0, -0.5], [2.0, 9.0]]);
         assert_eq!(state[..3], before[..3]);
         assert!(rule.remark(&state).is_some() && rule.remark(&before).is_none());
     }

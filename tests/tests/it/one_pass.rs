@@ -1,0 +1,212 @@
+//! The rule at one pass: MSAM whose rho sets itself, and what is limited without gradients at w.
+
+use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::tensor::{Device, Tensor};
+use burn::train::logger::FileMetricLogger;
+use burn::train::{Learner, RegressionOutput};
+use burn_sam::{Ascent, Descent, Radius, SamConfig};
+use burn_sam_tests::{
+    Mlp, Points, cpu_devices, devices, panic_message, read, same_values, train, values,
+};
+
+const LR: f64 = 0.05;
+
+fn sgd() -> ModuleOptimizer {
+    SgdConfig::new().init()
+}
+
+fn batches(device: &Device) -> Vec<Points> {
+    (0..12).map(|seed| Points::new(seed, device)).collect()
+}
+
+/// A module's values, one after the other.
+fn flat(model: &Mlp) -> Vec<f64> {
+    values(model)
+        .into_iter()
+        .flat_map(|(_, values)| values)
+        .collect()
+}
+
+fn gradient(model: &Mlp, points: &Points) -> Vec<f64> {
+    let grads = model.gradients(points);
+    let bias = |layer: &burn::nn::Linear| layer.bias.as_ref().unwrap().id;
+    let read =
+        |tensor: Option<Tensor<1>>| -> Vec<f64> { tensor.unwrap().into_data().iter().collect() };
+    let read_2 =
+        |tensor: Option<Tensor<2>>| -> Vec<f64> { tensor.unwrap().into_data().iter().collect() };
+    [
+        read_2(grads.get(model.hidden.weight.id)),
+        read(grads.get(bias(&model.hidden))),
+        read_2(grads.get(model.output.weight.id)),
+        read(grads.get(bias(&model.output))),
+    ]
+    .concat()
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// What rho and the update come to, in plain f64, from what the closure is given.
+#[test]
+fn it_is_its_equations() {
+    for device in devices() {
+        let device = device.autodiff();
+        let mut model = Mlp::new(1, &device);
+        let mut steps = SamConfig::auto_msam().steps(&model);
+        let (mut rho, mut means, mut first, mut m) = (0.05, [f64::NAN; 2], f64::NAN, f64::NAN);
+        for points in &batches(&device) {
+            let w = model.clone();
+            let mut at = None;
+            let (updated, passes) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
+                at = Some(model.clone());
+                model.loss(points)
+            });
+            assert!(passes.at_w.is_none());
+            model = updated;
+
+            let at = at.expect("a pass");
+            let e: Vec<f64> = flat(&at).iter().zip(flat(&w)).map(|(a, w)| a - w).collect();
+            let far = dot(&e, &e).sqrt();
+            assert!(
+                far == 0.0 || (far - rho).abs() < 1e-5 * (1.0 + rho),
+                "{far} for {rho}"
+            );
+            let h = gradient(&at, points);
+            let climbed = f64::from(read(at.loss(points))[0]);
+            let at_w = climbed - 0.5 * dot(&h, &e);
+
+            let length = dot(&h, &h).sqrt();
+            let known = |value: f64, other: f64| if value.is_nan() { other } else { value };
+            let share = (known(m, length) / length * 0.5).min(1.0);
+            for ((after, before), h) in flat(&model).iter().zip(flat(&w)).zip(&h) {
+                let expected = before - LR * share * h;
+                assert!((after - expected).abs() < 1e-5, "{after} for {expected}");
+            }
+            m = known(m, length) * 0.9 + 0.1 * length.min(1.5 * known(m, length));
+
+            first = known(first, at_w);
+            means = [0, 1]
+                .map(|i| known(means[i], [at_w, climbed][i]) * 0.9 + 0.1 * [at_w, climbed][i]);
+            let room = means[0]
+                .min((first - means[0]).max(first * 0.01))
+                .max(first * 1e-6);
+            let q = ((means[1] - means[0]) / (room * 0.4)).clamp(1e-3, 1e3);
+            rho = (rho * (-0.1 * (q.ln() / 2.0).clamp(-1.0, 1.0)).exp()).clamp(1e-4, 20.0);
+            let got = f64::from(read(steps.rho())[0]);
+            // A rise that is lost in rounding is clamped; then the least of it shows.
+            assert!((got - rho).abs() < 2e-2 * rho, "{got} for {rho}");
+            rho = got;
+        }
+    }
+}
+
+/// In the Learner's log: half of the slope at w + e(w) times the way there, whether or not rho needs it.
+#[test]
+fn the_sharpness_metric_has_the_estimate() {
+    const BATCHES: u64 = 5;
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        for sam in [SamConfig::auto_msam(), SamConfig::msam().with_rho(0.1)] {
+            let start = Mlp::new(1, &device);
+            let (mut by_hand, mut steps) = (start.clone(), sam.steps(&start));
+            let mut expected = Vec::new();
+            for batch in 0..BATCHES {
+                let (points, w) = (Points::new(batch, &device), by_hand.clone());
+                let mut at = None;
+                (by_hand, _) = steps.minimize(&mut sgd(), LR, by_hand, |model: &Mlp| {
+                    at = Some(model.clone());
+                    model.loss(&points)
+                });
+                let at = at.expect("a pass");
+                let e: Vec<f64> = flat(&at).iter().zip(flat(&w)).map(|(a, w)| a - w).collect();
+                expected.push(0.5 * dot(&gradient(&at, &points), &e));
+            }
+            let mut model = sam.init(start);
+            let sharpness = model.sharpness(|output: &RegressionOutput| output.loss.clone());
+            let directory = tempfile::tempdir().unwrap();
+            let learner = Learner::new(model, sgd(), LR);
+            train(learner, (BATCHES, &device), directory.path(), |training| {
+                training
+                    .metrics((sharpness,))
+                    .with_metric_logger(FileMetricLogger::new(directory.path()))
+                    .num_epochs(1)
+            });
+            let log = directory.path().join("train/epoch-1/Sharpness.log");
+            let log = std::fs::read_to_string(log).unwrap();
+            let logged: Vec<f64> = (log.lines())
+                .filter_map(|line| line.strip_suffix(",1")?.parse().ok())
+                .collect();
+            assert_eq!(logged.len(), expected.len(), "{log}");
+            assert!(
+                expected[1..].iter().any(|rise| rise.abs() > 1e-4),
+                "{expected:?}"
+            );
+            for (logged, expected) in logged.iter().zip(&expected) {
+                assert!((logged - expected).abs() < 1e-4, "{logged} for {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn msam_is_limited_by_what_its_gradients_usually_are() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let limited = SamConfig::msam()
+            .with_rho(0.1)
+            .with_descent(Descent::Limited);
+        let mut model = Mlp::new(1, &device);
+        let mut steps = limited.steps(&model);
+        for points in &batches(&device)[..6] {
+            (model, _) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| model.loss(points));
+        }
+        // A batch out of all proportion moves the weights no farther than half of a usual one.
+        let usual = dot(
+            &gradient(&model, &batches(&device)[6]),
+            &gradient(&model, &batches(&device)[6]),
+        )
+        .sqrt();
+        let before = flat(&model);
+        let (after, _) = steps.minimize(&mut sgd(), LR, model, |model: &Mlp| {
+            model.loss(&batches(&device)[6]) * 1e6
+        });
+        let moved: Vec<f64> = flat(&after)
+            .iter()
+            .zip(&before)
+            .map(|(a, b)| a - b)
+            .collect();
+        let moved = dot(&moved, &moved).sqrt();
+        assert!(
+            moved < 3.0 * LR * usual,
+            "{moved} where a usual gradient is {usual} long"
+        );
+        assert!(moved > 0.0);
+    }
+}
+
+#[test]
+fn what_does_not_go_with_one_pass_is_refused() {
+    let rule = Radius::Rule { rise: 0.4 };
+    let message = panic_message(|| {
+        SamConfig::new()
+            .with_ascent(Ascent::Random)
+            .with_radius(rule)
+    });
+    assert!(
+        message.contains("ascent random and radius rule"),
+        "{message}"
+    );
+    // And what does is not.
+    let random = SamConfig::new()
+        .with_ascent(Ascent::Random)
+        .with_descent(Descent::Limited);
+    let device = cpu_devices()[0].clone().autodiff();
+    let (points, start) = (&batches(&device)[0], Mlp::new(1, &device));
+    let (model, _) = random
+        .steps(&start)
+        .minimize(&mut sgd(), LR, start.clone(), |model: &Mlp| {
+            model.loss(points)
+        });
+    assert!(!same_values(&model, &start));
+}
