@@ -4,11 +4,9 @@ use burn::tensor::Device;
 use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim, TrainingStrategy};
 use burn_sam::SamConfig;
 use burn_sam_tests::{Mlp, Points, train};
-use clap::ValueEnum;
-use example_common::Method;
 
 use crate::server::Server;
-use crate::training::{LR, assert_same, sgd};
+use crate::training::{LR, assert_same, methods, sgd};
 
 /// Each of two devices climbs on its own share: four batches an epoch.
 fn shared(sam: &SamConfig, strategy: MultiDeviceOptim, devices: [Device; 2]) -> Mlp {
@@ -28,7 +26,7 @@ fn shared(sam: &SamConfig, strategy: MultiDeviceOptim, devices: [Device; 2]) -> 
 #[test]
 fn two_servers_share_each_step() {
     let servers = [Server::start(), Server::start()];
-    for method in Method::value_variants() {
+    for method in methods() {
         let Some(sam) = method.config(0.1, 4) else {
             continue;
         };
