@@ -56,7 +56,7 @@ fn msam() -> SamConfig {
 
 #[test]
 fn steps_that_were_made_for_another_model_train_this_one() {
-    for device in devices() {
+    for device in cpu_devices() {
         let device = device.autodiff();
         for sam in with_memory() {
             let of_another = Mlp::new(1, &device);
@@ -248,7 +248,7 @@ fn a_descent_of_another_model_is_told() {
 /// A part that is unfrozen climbs from then on, in loops and in the Learner.
 #[test]
 fn what_is_unfrozen_takes_part() {
-    for device in devices() {
+    for device in cpu_devices() {
         let device = device.autodiff();
         for sam in with_memory() {
             let mut start = Mlp::new(1, &device);
@@ -287,7 +287,7 @@ fn learn(model: SamModel<Mlp>, optim: &mut ModuleOptimizer, points: &Points) -> 
 /// A guard that puts the model back, but not the steps.
 #[test]
 fn a_step_of_nans_that_is_undone_leaves_nothing() {
-    for device in devices() {
+    for device in cpu_devices() {
         let device = device.autodiff();
         for sam in with_memory() {
             let mut model = Mlp::new(1, &device);
@@ -390,7 +390,7 @@ fn records_and_files_from_before_go_on() {
 /// One batch out of all proportion costs the rule a few steps.
 #[test]
 fn an_outlier_does_not_poison_the_rule() {
-    for device in devices() {
+    for device in cpu_devices() {
         let device = device.autodiff();
         for sam in [SamConfig::auto(), SamConfig::auto_looksam().with_every(2)] {
             for size in [1.0, 30.0, 1e4, 1e8, 1e12] {

@@ -156,7 +156,7 @@ fn train<M: TrainingModel + Layers>(
 }
 
 fn trains_like_one_with_ids_of_its_own<M: TrainingModel + Layers>(make: fn(u64, &Device) -> M) {
-    for device in devices() {
+    for device in cpu_devices() {
         let device = device.autodiff();
         for sam in all_methods() {
             for frozen in [false, true] {
