@@ -44,16 +44,10 @@ fn trajectories_agree_in_f64() {
 #[test]
 fn trajectories_agree_in_f32() {
     for device in cpu_devices().into_iter().chain(wgpu_device()) {
-        // Which case is off on a software GPU has still to be found: see the closing note.
-        let tolerance = if cpu_devices().contains(&device) {
-            1e-5
-        } else {
-            1e-3
-        };
         for case in cases() {
             let deviations = replay(&case, &device, FloatDType::F32);
             assert!(
-                deviations.largest() <= tolerance,
+                deviations.largest() <= 1e-5,
                 "{} on {device:?}: {deviations:?}",
                 case.name
             );
