@@ -89,6 +89,7 @@ impl<F: Fn(&str) -> bool> Steps<'_, F> {
         let mut methods = vec![
             ("sam", SamConfig::new()),
             ("msam", SamConfig::msam()),
+            ("auto_msam", SamConfig::auto_msam()),
             ("looksam", SamConfig::looksam()),
             ("friendly", SamConfig::friendly()),
             (

@@ -128,6 +128,19 @@ impl Mlp {
     pub fn gradients(&self, points: &Points) -> GradientsParams {
         GradientsParams::from_grads(self.loss(points).backward(), self)
     }
+
+    /// The same, one value after the other.
+    pub fn flat_gradients(&self, points: &Points) -> Vec<f64> {
+        let grads = self.gradients(points);
+        let mut flat = Vec::new();
+        for layer in [&self.hidden, &self.output] {
+            let weight = grads.get::<2>(layer.weight.id).expect("a gradient");
+            let bias = grads.get::<1>(layer.bias.as_ref().expect("a bias").id);
+            flat.extend(read(weight));
+            flat.extend(read(bias.expect("a gradient")));
+        }
+        flat.into_iter().map(f64::from).collect()
+    }
 }
 
 /// A linear layer with weights that `seed` decides, the same on every device.

@@ -367,7 +367,7 @@ impl<M: Module> Climbed<M> {
              or all of them with SamConfig::optimize",
             self.climbs
         );
-        let grads = descend(self.sam.method(), &self.survey, &self.first, climbed, grads);
+        let (grads, _) = descend(self.sam.method(), &self.survey, &self.first, climbed, grads);
         register(&self.at_w, grads)
     }
 

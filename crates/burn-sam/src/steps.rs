@@ -253,8 +253,8 @@ impl SamSteps {
             };
             pass(&module, part, at)
         });
-        if let Some(losses) = taken.losses(loss) {
-            self.memory.report_losses(method, &mut taken.grads, losses);
+        if let Some(seen) = taken.seen(loss) {
+            self.memory.report_seen(method, &mut taken.grads, seen);
         }
         let Taken {
             passes: values,

@@ -257,7 +257,8 @@ fn what_is_unfrozen_takes_part() {
             let mut wrapped = sam.init(start.clone());
             let (mut optim, mut learner_optim) = (sgd(), sgd());
             let mut hidden_climbed = false;
-            for (index, points) in batches(&device).iter().enumerate() {
+            // The rule at one pass stays at w until the 20th.
+            for (index, points) in batches(&device).iter().cycle().take(24).enumerate() {
                 if index == 3 {
                     model.hidden = model.hidden.unfreeze();
                     wrapped = wrapped.unfreeze();
@@ -379,7 +380,9 @@ fn records_and_files_from_before_go_on() {
                     model = learn(model, &mut optim, points);
                 }
                 let after = Mlp::new(8, &device).load_record(load("-after.bpk"));
-                near(&*model, &after, 1e-5);
+                // Since then, the rule has a bound on |h| / |g|.
+                let is_rule = matches!(sam.radius(), Radius::Rule { .. });
+                near(&*model, &after, if is_rule { 1e-3 } else { 1e-5 });
             });
             assert!(said.is_empty(), "{sam}: {said:?}");
         }

@@ -272,10 +272,16 @@ struct Rule {
     pace: [f64; 2],
     rho: f64,
     state: Option<[f64; 3]>,
+    /// The mean of |h| / |g|.
+    ratio: Option<f64>,
+}
+
+fn length(vector: &[f64]) -> f64 {
+    vector.iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
 impl Rule {
-    fn next(&mut self, at_w: f64, climbed: f64) {
+    fn next(&mut self, at_w: f64, climbed: f64, ratio: f64) {
         if !at_w.is_finite() {
             return;
         }
@@ -291,7 +297,17 @@ impl Rule {
         let mean = |old: f64, new: f64| decay * old + (1.0 - decay) * new;
         let (l, rest) = (mean(l, at_w), mean(rest, climbed));
         let h = l.min((first - l).max(0.01 * first)).max(1e-6 * first);
-        let q = ((rest - l) / (self.rise * h)).clamp(1e-3, 1e3);
+        // An h that is not finite is as long as any.
+        let ratio = if ratio.is_finite() {
+            ratio.min(30.0)
+        } else {
+            30.0
+        };
+        let ratio = mean(self.ratio.unwrap_or(ratio), ratio);
+        self.ratio = Some(ratio);
+        let q = ((rest - l) / (self.rise * h))
+            .max(ratio / 3.0)
+            .clamp(1e-3, 1e3);
         self.rho = (self.rho * (-speed * (0.5 * q.ln()).clamp(-1.0, 1.0)).exp()).clamp(1e-4, 3.0);
         self.state = Some([l, rest, first]);
     }
@@ -313,6 +329,7 @@ fn the_rule_is_its_equations() {
                 pace,
                 rho: 0.05,
                 state: None,
+                ratio: None,
             };
             let mut model = Mlp::new(1, &device);
             let mut steps = sam.steps(&model);
@@ -322,12 +339,13 @@ fn the_rule_is_its_equations() {
                 // A loss that is not finite, at w and at w + e(w).
                 let bad = [step == 4, step == 4 || step == 6];
                 let mut passes = bad.into_iter();
+                let mut lengths = Vec::new();
                 let (updated, losses) =
-                    steps.minimize(&mut optim, 0.05, model.clone(), |model: &Mlp| match passes
-                        .next()
-                    {
-                        Some(true) => model.loss(points) * f32::INFINITY,
-                        _ => model.loss(points),
+                    steps.minimize(&mut optim, 0.05, model.clone(), |model: &Mlp| {
+                        let is_bad = passes.next().unwrap_or(false);
+                        let of = if is_bad { f64::INFINITY } else { 1.0 };
+                        lengths.push(of * length(&model.flat_gradients(points)));
+                        model.loss(points) * of
                     });
                 if step != 4 {
                     model = updated;
@@ -335,7 +353,7 @@ fn the_rule_is_its_equations() {
                 assert_eq!(losses.climbed.is_some(), step % every == 0);
                 if let (Some(at_w), Some(climbed)) = (losses.at_w, losses.climbed) {
                     let [at_w, climbed] = [at_w, climbed].map(|loss| f64::from(read(loss)[0]));
-                    rule.next(at_w, climbed);
+                    rule.next(at_w, climbed, lengths[1] / lengths[0]);
                 }
                 let rho = f64::from(read(steps.rho())[0]);
                 assert!(
@@ -365,6 +383,7 @@ fn micro_batches_and_devices_give_the_rule_the_mean_of_their_losses() {
             pace: [0.9, 0.1],
             rho: 0.05,
             state: None,
+            ratio: None,
         };
         let mut wrapped = sam.init(Mlp::new(1, &device));
         let mut several = wrapped.clone();
@@ -372,21 +391,21 @@ fn micro_batches_and_devices_give_the_rule_the_mean_of_their_losses() {
         let mut batches = batches(&device).into_iter();
         for count in [2, 1, 3] {
             let batches: Vec<Points> = batches.by_ref().take(count).collect();
-            let losses: Vec<[f64; 2]> = (batches.iter())
+            let seen: Vec<[f64; 3]> = (batches.iter())
                 .map(|points| {
                     let climbing = SamConfig::new().with_rho(rule.rho);
                     let model = (*wrapped).clone();
                     let at_w = f64::from(read(model.loss(points))[0]);
                     let climbed = climbing.first_step(model.clone(), model.loss(points).backward());
                     let loss = f64::from(read(climbed.loss(points))[0]);
-                    drop(climbed.step_back());
-                    [at_w, loss]
+                    let h = climbed.flat_gradients(points);
+                    let g = climbed.step_back().flat_gradients(points);
+                    [at_w, loss, length(&h) / length(&g)]
                 })
                 .collect();
-            let mean = |index: usize| {
-                losses.iter().map(|losses| losses[index]).sum::<f64>() / count as f64
-            };
-            rule.next(mean(0), mean(1));
+            let mean =
+                |index: usize| seen.iter().map(|seen| seen[index]).sum::<f64>() / count as f64;
+            rule.next(mean(0), mean(1), mean(2));
 
             let mut accumulator = GradientsAccumulator::new();
             let mut of_devices = MultiGradientsParams::default();

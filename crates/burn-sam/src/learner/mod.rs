@@ -370,12 +370,12 @@ where
         if let Some(radius) = &self.radius {
             radius.push(Some(memory.rho(method)));
         }
-        let losses = || {
+        let seen = || {
             let loss = self.loss.as_ref()?;
-            taken.losses(|output| Some(loss(output).without_autodiff()))
+            taken.seen(|output| Some(loss(output).without_autodiff()))
         };
         if let Some(sharpness) = &self.sharpness {
-            sharpness.push(losses());
+            sharpness.push(seen().map(|seen| seen.losses));
         }
         if method.needs().losses {
             assert!(
@@ -384,8 +384,8 @@ where
                  ({}) is none of Burn's own outputs: say where its loss is, with SamModel::with_loss",
                 type_name::<M::Output>()
             );
-            if let Some(losses) = losses() {
-                memory.report_losses(method, &mut taken.grads, losses);
+            if let Some(seen) = seen() {
+                memory.report_seen(method, &mut taken.grads, seen);
             }
         }
         let Passes { at_w, climbed } = taken.passes;

@@ -24,7 +24,7 @@ pub use descent::Descent;
 pub(crate) use descent::{Alone, Of};
 pub(crate) use keep::{How, Keep};
 pub use radius::Radius;
-pub(crate) use radius::{At, Factor, Needs, Pace};
+pub(crate) use radius::{At, Factor, Needs, Pace, Seen};
 pub(crate) use scalar::{beside, is_not_finite, set_where};
 
 /// The settings: what each is, its name, its type and its default.
@@ -229,7 +229,7 @@ impl Method {
         let needs = self.radius.law().needs();
         let is_mean = (self.keeps()).is_some_and(|keep| matches!(keep.how, How::Mean { .. }));
         Needs {
-            count: needs.count || is_mean || self.every > 1 || self.start > 0,
+            count: needs.count || is_mean || self.every > 1 || self.start > 0 || self.may_look(),
             ..needs
         }
     }
@@ -237,6 +237,19 @@ impl Method {
     /// Whether a step that climbs takes the gradient at w, and so two passes.
     pub(crate) fn takes_gradient(&self) -> bool {
         self.ascent.way().one_pass().is_none()
+    }
+
+    /// Whether the step after so many updates climbs.
+    pub(crate) fn climbs_at(&self, count: usize) -> bool {
+        let since_start = count.checked_sub(self.start);
+        let is_due = since_start.is_some_and(|steps| steps.is_multiple_of(self.every));
+        // The first step, of a method that takes no gradient at w, is there all the same.
+        is_due && (count == 0 || !self.may_look() || !self.radius.law().looks(count))
+    }
+
+    /// Whether some steps stay at w because no other takes a gradient there.
+    pub(crate) fn may_look(&self) -> bool {
+        !self.takes_gradient() && self.radius.law().needs().losses
     }
 
     /// Whether the gradients at w are used for more than the ascent, which writes into them if nobody else

@@ -34,7 +34,7 @@ impl AtW {
     }
 }
 
-/// What the base optimizer gets.
+/// What the base optimizer gets, and |h| / |g|, if both are known.
 ///
 /// # Arguments
 ///
@@ -47,10 +47,10 @@ pub(crate) fn descend<M: Module>(
     at_w: &AtW,
     climbed: Option<&M>,
     h: Vector,
-) -> Vector {
+) -> (Vector, Option<Tensor<1>>) {
     match method.descent.way().of() {
         Of::Both(coefficients) => weigh(coefficients, at_w, climbed.is_some(), h),
-        Of::Climbed if climbed.is_none() => h,
+        Of::Climbed if climbed.is_none() => (h, None),
         Of::Climbed => limit(None, survey, at_w, climbed, h),
         Of::Lengths(share) => limit(Some(share), survey, at_w, climbed, h),
     }
@@ -62,17 +62,18 @@ fn weigh(
     at_w: &AtW,
     is_rescued: bool,
     h: Vector,
-) -> Vector {
+) -> (Vector, Option<Tensor<1>>) {
     let both = (at_w.grads.as_ref()).and_then(|g| Some((g, g.products(&h)?)));
     let Some((g, [gg, gh, hh])) = both else {
-        return h;
+        return (h, None);
     };
+    let ratio = (hh.clone() / gg.clone()).sqrt();
     let over_the_edge = over_the_edge(&gg, &hh, is_rescued);
     let refused = is_not_finite(&gg);
     let coefficients = coefficients([gg, gh, hh]);
     let coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
     let [x, y] = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
-    h.combine(x, &[(g, y)])
+    (h.combine(x, &[(g, y)]), Some(ratio))
 }
 
 /// h, perhaps shortened; g where the climb went over an edge.
@@ -82,22 +83,23 @@ fn limit<M: Module>(
     at_w: &AtW,
     climbed: Option<&M>,
     h: Vector,
-) -> Vector {
+) -> (Vector, Option<Tensor<1>>) {
     let kept = at_w.grads.as_ref();
     let norms = match at_w.squared_norm.clone() {
         Some(gg) => h.squared_norm().map(|hh| (gg, hh)),
         None => (kept.and_then(|kept| kept.products(&h))).map(|[gg, _, hh]| (gg, hh)),
     };
     let Some((gg, hh)) = norms else {
-        return h;
+        return (h, None);
     };
     let gg = beside(gg, &hh);
+    let ratio = Some((hh.clone() / gg.clone()).sqrt());
     // Where reading waits for nothing, most steps are done here.
     if let (Some(gg), Some(hh)) = (known(&gg), known(&hh))
         && hh.is_finite()
         && (share.is_none() || hh <= gg)
     {
-        return h;
+        return (h, ratio);
     }
     let over_the_edge = over_the_edge(&gg, &hh, climbed.is_some());
     let share = match share {
@@ -109,14 +111,15 @@ fn limit<M: Module>(
     let [x, y] = set_where([share.clone(), nothing], &over_the_edge, [0.0, 1.0]);
     // Other workers would read off another g.
     let way = (at_w.way.as_ref().zip(climbed)).filter(|_| !survey.is_distributed);
-    match (kept, way) {
+    let descent = match (kept, way) {
         (Some(g), _) => {
             let g = g.padded(&h);
             h.combine(x, &[(&g, y)])
         }
         (None, Some((way, climbed))) => restore(survey, climbed, h, way, [x, y]),
         (None, None) => h.scaled(share),
-    }
+    };
+    (descent, ratio)
 }
 
 /// x h + y g, with g read off the way from w to w + e(w): what was climbed is rho g / (|g| + eps).

@@ -12,9 +12,7 @@ use burn_sam_kernels::{Part, Vector, known};
 use super::descent::by_value;
 use super::survey::Survey;
 use super::walk::{Leaf, each, each_parameter, each_with_path, replace, weights};
-use crate::method::{
-    Alone, At, Factor, How, Keep, Method, Needs, beside, is_not_finite, set_where,
-};
+use crate::method::{At, Factor, How, Keep, Method, Needs, Seen, beside, is_not_finite, set_where};
 
 /// What is kept from step to step.
 ///
@@ -281,33 +279,32 @@ impl Memory {
         }
     }
 
-    /// The same of the losses at w and at w + e(w), without autodiff, for the law that sets rho.
-    pub(crate) fn report_losses(
-        &self,
-        method: &Method,
-        grads: &mut GradientsParams,
-        losses: [Tensor<1>; 2],
-    ) {
+    /// The same of what the law that sets rho has to see.
+    pub(crate) fn report_seen(&self, method: &Method, grads: &mut GradientsParams, seen: Seen) {
         if let Some(state) = &self.state
-            && let Some(report) = method.radius.law().report(&state.val(), losses)
+            && let Some(report) = method.radius.law().report(&state.val(), seen)
         {
             grads.register(state.id, report);
         }
     }
 
     /// h as the base optimizer gets it where there is nothing at w to compare it with, and what is to be reported of its
-    /// length, given |h|².
+    /// length. |h|² may be known.
     pub(super) fn limited(
         &self,
-        alone: Alone,
+        method: &Method,
         survey: &Survey,
         h: Vector,
-        hh: &Tensor<1>,
+        hh: Option<Tensor<1>>,
     ) -> (Vector, Option<Tensor<1>>) {
-        let Some(kept) = self.length.as_ref().map(Param::val) else {
+        let (Some(alone), Some(kept)) = (method.alone(), &self.length) else {
             return (h, None);
         };
-        let of_h = beside(hh.clone().sqrt(), &kept);
+        let Some(hh) = hh.or_else(|| h.squared_norm()) else {
+            return (h, None);
+        };
+        let kept = kept.val();
+        let of_h = beside(hh.sqrt(), &kept);
         let share = (alone.share)(&kept, &of_h);
         let length = (alone.report)(&kept, &of_h);
         // A second vector that is not read leaves h's memory to be written into.

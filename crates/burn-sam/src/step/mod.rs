@@ -13,7 +13,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 use burn_sam_kernels::Vector;
 
-use crate::method::{Direction, From, Method, Of, OnePass, beside};
+use crate::method::{Direction, From, Method, Of, OnePass, Seen, beside};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
 #[cfg(feature = "train")]
@@ -83,10 +83,8 @@ pub(crate) fn passes<M: Module, T>(
         found,
         rise,
         length,
-    } = if let Some(OnePass { starts_level, .. }) = method.ascent.way().one_pass() {
-        let wants_rise = starts_level && (rise || method.needs().losses);
-        once(method, memory, at, wants_rise, &mut pass)
-    } else if !climbs_at(method, memory.count()) {
+        ratio,
+    } = if !method.climbs_at(memory.count()) {
         let (value, g) = pass(module.clone(), Pass::Plain);
         let found = method.ascent.way().report(&g);
         let descent = match memory.count() < method.start {
@@ -98,7 +96,14 @@ pub(crate) fn passes<M: Module, T>(
                 between.descent(g, kept, is_limited)
             }
         };
-        Ends::new(Passes::of(Some(value), None), descent, found)
+        let (descent, length) = memory.limited(method, &survey, descent, None);
+        Ends {
+            length,
+            ..Ends::new(Passes::of(Some(value), None), descent, found)
+        }
+    } else if let Some(OnePass { starts_level, .. }) = method.ascent.way().one_pass() {
+        let wants_rise = starts_level && (rise || method.needs().losses);
+        once(method, memory, at, wants_rise, &mut pass)
     } else {
         twice(method, memory, at, counted, &mut pass)
     };
@@ -113,6 +118,7 @@ pub(crate) fn passes<M: Module, T>(
         passes,
         grads,
         rise,
+        ratio,
     }
 }
 
@@ -127,6 +133,8 @@ struct Ends<T> {
     rise: Option<Tensor<1>>,
     /// The same of the gradients' length.
     length: Option<Tensor<1>>,
+    /// |h| / |g|, if it is known.
+    ratio: Option<Tensor<1>>,
 }
 
 impl<T> Ends<T> {
@@ -137,6 +145,7 @@ impl<T> Ends<T> {
             found,
             rise: None,
             length: None,
+            ratio: None,
         }
     }
 }
@@ -148,18 +157,23 @@ pub(crate) struct Taken<T> {
     pub(crate) grads: GradientsParams,
     /// How much the loss has risen from w to the only pass, estimated.
     rise: Option<Tensor<1>>,
+    /// |h| / |g|, if it is known.
+    ratio: Option<Tensor<1>>,
 }
 
 impl<T> Taken<T> {
-    /// The losses at w and at w + e(w), without autodiff, as far as they are known.
-    pub(crate) fn losses(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<[Tensor<1>; 2]> {
+    /// What there is for the law that sets rho to see; the losses are without autodiff.
+    pub(crate) fn seen(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Seen> {
         let climbed = loss(self.passes.climbed.as_ref()?)?;
         let at_w = match (&self.passes.at_w, &self.rise) {
             (Some(at_w), _) => loss(at_w)?,
             (None, Some(rise)) => climbed.clone().mean() - beside(rise.clone(), &climbed),
             (None, None) => return None,
         };
-        Some([at_w, climbed])
+        Some(Seen {
+            losses: [at_w, climbed],
+            ratio: self.ratio.clone(),
+        })
     }
 }
 
@@ -181,7 +195,12 @@ fn once<M: Module, T>(
         noise,
     });
     let factor = memory.factor(method);
-    let climbed = climb(method, survey, &factor, module.clone(), direction).module;
+    // The steps that stay at w count running statistics, and the first, which is there too.
+    let from = match method.may_look() && memory.count() > 0 {
+        true => with_own_statistics(module, survey),
+        false => module.clone(),
+    };
+    let climbed = climb(method, survey, &factor, from, direction).module;
     let there = wants_rise.then(|| walk::weights(&climbed));
     let (value, h) = pass(climbed, Pass::Climbed);
     // The slope at w along the way is about nothing, so that the loss has risen by 1/2 <h, e>.
@@ -192,14 +211,8 @@ fn once<M: Module, T>(
     });
     let rise = products.map(|[hh, slope, _]| (hh, slope * 0.5));
 
-    let limit = method.alone().and_then(|alone| {
-        let hh = rise.as_ref().map(|(hh, _)| hh.clone());
-        Some((alone, hh.or_else(|| h.squared_norm())?))
-    });
-    let (descent, length) = match limit {
-        Some((alone, hh)) => memory.limited(alone, survey, h, &hh),
-        None => (h, None),
-    };
+    let hh = rise.as_ref().map(|(hh, _)| hh.clone());
+    let (descent, length) = memory.limited(method, survey, h, hh);
     Ends {
         rise: rise.map(|(_, rise)| rise),
         length,
@@ -245,14 +258,11 @@ fn twice<M: Module, T>(
     }
     let (last, h) = pass(climbed.clone(), Pass::Climbed);
     let found = (at_w.grads.as_ref()).and_then(|g| method.report(g, &h));
-    let descent = descend(method, survey, &at_w, Some(&climbed), h);
-    Ends::new(Passes::of(Some(first), Some(last)), descent, found)
-}
-
-/// Whether the step after so many climbs.
-fn climbs_at(method: &Method, count: usize) -> bool {
-    let since_start = count.checked_sub(method.start);
-    since_start.is_some_and(|steps| steps.is_multiple_of(method.every))
+    let (descent, ratio) = descend(method, survey, &at_w, Some(&climbed), h);
+    Ends {
+        ratio,
+        ..Ends::new(Passes::of(Some(first), Some(last)), descent, found)
+    }
 }
 
 impl<T> Passes<T> {

@@ -49,16 +49,13 @@ impl Memory {
             false => record,
         };
         // As it is kept now or was before, of a module that had other parts frozen.
-        for kept in [Some(self.clone()), self.as_in_older()]
-            .into_iter()
-            .flatten()
-        {
+        for kept in [self.clone(), self.as_in_older(method)] {
             let Some(kept) = kept.of_those_in(&names) else {
                 continue;
             };
             let loaded = with(&kept).try_load_record(record.clone());
             if let Ok(Remembering { module, memory }) = loaded {
-                let memory = memory.loaded().turned_from(&kept, self.keep, &module);
+                let memory = memory.loaded().turned_from(&kept, &self, &module);
                 return Ok((module, memory));
             }
         }
@@ -91,29 +88,42 @@ impl Memory {
         Ok((module, memory))
     }
 
-    /// As records from before have it, if they have it otherwise.
-    fn as_in_older(&self) -> Option<Self> {
-        let former = self.keep?.former?;
+    /// As records from before have it.
+    fn as_in_older(&self, method: &Method) -> Self {
         let mut older = self.clone();
-        if let Some(keep) = &mut older.keep {
+        if let Some(keep) = &mut older.keep
+            && let Some(former) = keep.former
+        {
             keep.name = former.name;
         }
-        Some(older)
+        let first = method.radius.law().former();
+        (older.state.iter_mut())
+            .for_each(|state| *state = with(state, |all| all.narrow(0, 0, first)));
+        older
     }
 
     /// With the slots that a record has; nothing, if it has none of them.
     fn of_those_in(mut self, names: &[String]) -> Option<Self> {
-        let name = self.keep?.name;
+        let Some(Keep { name, .. }) = self.keep else {
+            return Some(self);
+        };
         let is_there = |slot: &Slot| names.contains(&format!("sam.{name}.{}", slot.path));
         self.slots.retain(is_there);
         (!self.slots.is_empty()).then_some(self)
     }
 
     /// What a record had, as it is kept now.
-    fn turned_from<M: Module>(mut self, record: &Self, keep: Option<Keep>, module: &M) -> Self {
-        let older = record.keep.map(|keep| keep.name) != keep.map(|keep| keep.name);
-        self.keep = keep;
-        if let Some(former) = keep.and_then(|keep| keep.former).filter(|_| older) {
+    fn turned_from<M: Module>(mut self, record: &Self, now: &Self, module: &M) -> Self {
+        let older = record.keep.map(|keep| keep.name) != now.keep.map(|keep| keep.name);
+        self.keep = now.keep;
+        if let (Some(state), Some(all)) = (&mut self.state, &now.state)
+            && state.shape() != all.shape()
+        {
+            let (known, all) = (state.shape()[0], all.val());
+            let unknown = all.clone().narrow(0, known, all.dims()[0] - known);
+            *state = with(state, |state| Tensor::cat(vec![state, unknown], 0));
+        }
+        if let Some(former) = now.keep.and_then(|keep| keep.former).filter(|_| older) {
             let weights = weights(module);
             self.turn(|place, value| match weights.get(place) {
                 Some(weight) => (former.turn)(value, weight.clone().flat()),
@@ -122,6 +132,11 @@ impl Memory {
         }
         self.rebound(module)
     }
+}
+
+/// Another value of the same parameter.
+fn with(param: &Param<Tensor<1>>, f: impl FnOnce(Tensor<1>) -> Tensor<1>) -> Param<Tensor<1>> {
+    Param::initialized(param.id, f(param.val()))
 }
 
 /// The paths of what a record holds, which it says only as a file.

@@ -21,6 +21,11 @@ pub(crate) trait Law {
         1.0
     }
 
+    /// Whether a step stays at w, of a method that otherwise never takes a gradient there.
+    fn looks(&self, _step: usize) -> bool {
+        false
+    }
+
     /// What a climb's rho is over the configured one, of the squared norm of the way, where it depends on that.
     fn by_length(&self, _at: At) -> Option<ByLength> {
         None
@@ -31,8 +36,13 @@ pub(crate) trait Law {
         Vec::new()
     }
 
-    /// A step's losses at w and at w + e(w), so that they add up over micro-batches and devices.
-    fn report(&self, _state: &Tensor<1>, _losses: [Tensor<1>; 2]) -> Option<Tensor<1>> {
+    /// How many of these older records have, the first ones.
+    fn former(&self) -> usize {
+        self.start(1.0).len()
+    }
+
+    /// A step's, so that they add up over micro-batches and devices.
+    fn report(&self, _state: &Tensor<1>, _seen: Seen) -> Option<Tensor<1>> {
         None
     }
 
@@ -56,6 +66,15 @@ pub(crate) struct Needs {
     pub(crate) lr: bool,
     /// The losses.
     pub(crate) losses: bool,
+}
+
+/// What a step has seen, each of shape `[1]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    /// The losses at w and at w + e(w).
+    pub(crate) losses: [Tensor<1>; 2],
+    /// |h| / |g|, if both are known.
+    pub(crate) ratio: Option<Tensor<1>>,
 }
 
 /// Where a training is.

@@ -10,7 +10,7 @@ mod rule;
 use serde::{Deserialize, Serialize};
 
 use law::Law;
-pub(crate) use law::{At, Factor, Needs, Pace};
+pub(crate) use law::{At, Factor, Needs, Pace, Seen};
 
 /// How far to climb: how rho changes from step to step. All groups' radii change in proportion.
 ///

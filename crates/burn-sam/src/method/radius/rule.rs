@@ -3,15 +3,17 @@
 //!
 //! ```text
 //! h   = min(L, max(L_0 - L, L_0 / 100))
-//! q   = (L' - L) / (rise h)
+//! q   = max((L' - L) / (rise h), r / 3)
 //! rho <- rho exp(-0.1 clip(ln(q) / 2, -1, 1))
 //! ```
 //!
-//! with running means L and L' of the losses at w and at w + e(w), and the first loss L_0.
+//! with running means L and L' of the losses at w and at w + e(w), the first loss L_0, and the running mean r of
+//! |h| / |g|. Gradients that are far longer at w + e(w) than at w are those of a valley that was climbed across, which
+//! has nothing to do with noise: there, the rise of a loss that is nearly 0, or nearly at a floor, is no measure.
 
 use burn::tensor::Tensor;
 
-use super::law::{Law, Needs, Pace};
+use super::law::{Law, Needs, Pace, Seen};
 use crate::method::check;
 use crate::method::scalar::{beside, known_or};
 
@@ -19,10 +21,15 @@ pub(super) struct Rule {
     pub(super) rise: f64,
 }
 
-/// Rho, L, L' and L_0, which is below 0 once a loss was.
-const STATE: usize = 4;
-/// Sums of the losses at w and at w + e(w), and the numbers of these, of outliers, and of losses below 0.
-const REPORT: usize = 5;
+/// Each so-manieth step, of a method that otherwise never is at w.
+const LOOK: usize = 20;
+/// Of r.
+const BOUND: f64 = 3.0;
+/// Rho, L, L' and L_0, which is below 0 once a loss was; and r.
+const STATE: usize = 5;
+/// Sums of the losses at w and at w + e(w), and the numbers of these, of outliers, and of losses below 0; the sum of
+/// the ratios, and the number of these.
+const REPORT: usize = 7;
 
 impl Law for Rule {
     fn check(&self, rho: f64) -> Result<(), String> {
@@ -43,11 +50,20 @@ impl Law for Rule {
         }
     }
 
-    fn start(&self, rho: f64) -> Vec<f64> {
-        vec![rho, f64::NAN, f64::NAN, f64::NAN]
+    /// All of the first 20, when running statistics are still those of the start, and each 20th.
+    fn looks(&self, step: usize) -> bool {
+        step < LOOK || step.is_multiple_of(LOOK)
     }
 
-    fn report(&self, state: &Tensor<1>, losses: [Tensor<1>; 2]) -> Option<Tensor<1>> {
+    fn start(&self, rho: f64) -> Vec<f64> {
+        vec![rho, f64::NAN, f64::NAN, f64::NAN, f64::NAN]
+    }
+
+    fn former(&self) -> usize {
+        STATE - 1
+    }
+
+    fn report(&self, state: &Tensor<1>, Seen { losses, ratio }: Seen) -> Option<Tensor<1>> {
         let [at_w, climbed] = losses.map(|loss| beside(loss, state).mean());
         let below_zero = climbed.clone().lower_elem(0.0);
         let first = known_or(part(state, 3), &at_w);
@@ -70,7 +86,16 @@ impl Law for Rule {
         let flag = |flag| one.zeros_like().mask_fill(flag, 1.0);
         let seen = Tensor::cat(vec![at_w, climbed, one.clone()], 0);
         let seen = seen.mask_fill(unknown.expand([3]), 0.0);
-        Some(Tensor::cat(vec![seen, flag(outlier), flag(negative)], 0))
+        let most = one.clone() * (10.0 * BOUND);
+        let ratio = ratio.map(|ratio| beside(ratio, state));
+        // Without a g there is nothing to compare with; an h that is not finite is as long as any.
+        let ratio = ratio.unwrap_or_else(|| one.clone() * f64::NAN);
+        let compared = ratio.clone().is_nan().bool_not();
+        let ratio = ratio
+            .min_pair(most)
+            .mask_fill(compared.clone().bool_not(), 0.0);
+        let seen = vec![seen, flag(outlier), flag(negative), ratio, flag(compared)];
+        Some(Tensor::cat(seen, 0))
     }
 
     fn next(&self, state: Tensor<1>, report: Tensor<1>, pace: Pace) -> Tensor<1> {
@@ -85,8 +110,15 @@ impl Law for Rule {
             (true, true) => (1e-3, 200.0),
         };
         let report = beside(report, &state);
-        let [of_w, of_climbed, count, outliers, negatives] =
-            core::array::from_fn::<_, REPORT, _>(|index| part(&report, index));
+        let [
+            of_w,
+            of_climbed,
+            count,
+            outliers,
+            negatives,
+            ratios,
+            compared,
+        ] = core::array::from_fn::<_, REPORT, _>(|index| part(&report, index));
         let [at_w, climbed] = [of_w, of_climbed].map(|sum| sum / count.clone());
 
         let first = known_or(part(&state, 3), &at_w);
@@ -99,9 +131,15 @@ impl Law for Rule {
         let scale = first.clone().abs();
         let learned = (first.clone() - at_w.clone()).max_pair(scale.clone() * 0.01);
         let h = (at_w.clone().min_pair(learned)).max_pair((scale * 1e-6).clamp_min(1e-30));
-        let q = ((climbed.clone() - at_w.clone()) / (h * self.rise)).clamp(1e-3, 1e3);
+        let old = part(&state, 4);
+        let ratio = mean(4, &(ratios / compared.clone()));
+        let ratio = ratio.mask_where(compared.equal_elem(0.0), old.clone());
+        let beyond = known_or(ratio.clone() / BOUND, &ratio.zeros_like());
+        let q = (climbed.clone() - at_w.clone()) / (h * self.rise);
+        let q = q.max_pair(beyond).clamp(1e-3, 1e3);
         let rho = part(&state, 0) * (((q.log() * 0.5).clamp(-1.0, 1.0)) * -speed).exp();
-        let next = Tensor::cat(vec![rho.clamp(least, most), at_w, climbed, first], 0);
+        let next = vec![rho.clamp(least, most), at_w, climbed, first, ratio];
+        let next = Tensor::cat(next, 0);
 
         // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
         let growth = outliers
@@ -113,6 +151,7 @@ impl Law for Rule {
                 part(&state, 1) * growth.clone(),
                 part(&state, 2) * growth,
                 part(&state, 3).mask_fill(negatives.greater_elem(0.0), -1.0),
+                old,
             ],
             0,
         );
@@ -143,9 +182,21 @@ mod tests {
     };
 
     fn after(rule: &Rule, losses: &[[f64; 2]]) -> Vec<f64> {
+        let steps = losses.iter().map(|losses| (*losses, None));
+        after_ratios(rule, steps)
+    }
+
+    fn after_ratios(
+        rule: &Rule,
+        steps: impl IntoIterator<Item = ([f64; 2], Option<f64>)>,
+    ) -> Vec<f64> {
         let mut state = numbers(&rule.start(0.5));
-        for losses in losses {
-            let report = rule.report(&state, losses.map(number)).unwrap();
+        for (losses, ratio) in steps {
+            let seen = Seen {
+                losses: losses.map(number),
+                ratio: ratio.map(number),
+            };
+            let report = rule.report(&state, seen).unwrap();
             state = rule.next(state, report, PACE);
         }
         state.into_data().iter().collect()
@@ -157,7 +208,7 @@ mod tests {
         // h = L_0 / 100 = 0.02, q = 0.1 / 0.01 = 10: as far as it goes.
         let state = after(&rule, &[[2.0, 2.1]]);
         assert!((state[0] - 0.5 * (-0.1f64).exp()).abs() < 1e-12);
-        assert_eq!(state[1..], [2.0, 2.1, 2.0]);
+        assert_eq!(state[1..4], [2.0, 2.1, 2.0]);
         // L = 1.9, L' = 2.0, h = 0.1, q = 2.
         let state = after(&rule, &[[2.0, 2.1], [1.0, 1.1]]);
         let expected = 0.5 * (-0.1f64 - 0.05 * 2f64.ln()).exp();
@@ -173,7 +224,10 @@ mod tests {
         let rule = Rule { rise: 0.5 };
         let usual = after(&rule, &[[2.0, 2.1], [1.0, 1.1]]);
         for odd in [[f64::NAN, 1.0], [f64::INFINITY, 1.0]] {
-            assert_eq!(after(&rule, &[[2.0, 2.1], [1.0, 1.1], odd]), usual);
+            assert_eq!(
+                after(&rule, &[[2.0, 2.1], [1.0, 1.1], odd])[..4],
+                usual[..4]
+            );
         }
         let odd = after(&rule, &[[2.0, 2.1], [1.0, 1.1], [1e12, 1e12]]);
         assert_eq!([odd[0], odd[3]], [usual[0], usual[3]]);
@@ -181,6 +235,20 @@ mod tests {
         // A rise that is none counts as 10 times the first loss.
         let over = after(&rule, &[[2.0, 2.1], [1.0, f64::NAN]]);
         assert!((over[2] - (0.9 * 2.1 + 0.1 * 20.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn rho_goes_down_where_gradients_are_far_longer_than_at_w() {
+        let rule = Rule { rise: 0.5 };
+        // No rise at all, which alone would let rho grow, and a mean ratio of 6, then 6.6: q = 2, then 2.2.
+        let state = after_ratios(&rule, [([2.0, 2.0], Some(6.0)), ([2.0, 2.0], Some(12.0))]);
+        let expected = 0.5 * (-0.05 * (2f64.ln() + 2.2f64.ln())).exp();
+        assert!((state[0] - expected).abs() < 1e-12);
+        assert!((state[4] - 6.6).abs() < 1e-12);
+        // One that is not finite counts as 30, and one of nothing not at all.
+        let of = |ratio| after_ratios(&rule, [([2.0, 2.0], Some(6.0)), ([2.0, 2.0], ratio)])[4];
+        assert!((of(Some(f64::INFINITY)) - 8.4).abs() < 1e-12);
+        assert_eq!([of(Some(f64::NAN)), of(None)], [6.0, 6.0]);
     }
 
     #[test]
