@@ -16,8 +16,9 @@ use indicatif::ProgressBar;
 use plotters::style::RGBColor;
 
 use crate::data::{Digit, DigitBatch, Split, batches};
-use crate::model::{ConvNet, Mlp, Network, seeded};
-use crate::training::{Base, Setting, climbing, mean_and_deviation};
+use crate::model::{ConvNet, Mlp, Network, Transformer, seeded};
+use crate::recipe::{Base, Recipe, RecipeOptions, Schedule};
+use crate::training::{Setting, climbing, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -54,14 +55,27 @@ pub enum Architecture {
     Mlp,
     /// [`ConvNet`]
     Conv,
+    /// [`Transformer`]
+    Transformer,
 }
 
 impl Architecture {
-    /// Passes over the training images, if nothing else is said.
-    pub fn epochs(self) -> u32 {
-        match self {
-            Self::Mlp => 60,
-            Self::Conv => 20,
+    /// How it is trained, if nothing else is said.
+    pub fn recipe(self, base: Base, options: &RecipeOptions) -> Recipe {
+        let (epochs, schedule) = match self {
+            Self::Mlp => (60, Schedule::Constant),
+            Self::Conv => (20, Schedule::Constant),
+            Self::Transformer => (40, Schedule::Warmup),
+        };
+        let recipe = Recipe::new(base, options.epochs.unwrap_or(epochs) as usize);
+        Recipe {
+            learning_rate: match (self, base) {
+                (Self::Transformer, Base::Adamw) => 0.001,
+                _ => recipe.learning_rate,
+            },
+            schedule: options.schedule.unwrap_or(schedule),
+            smoothing: options.smoothing,
+            ..recipe
         }
     }
 
@@ -70,6 +84,9 @@ impl Architecture {
         match self {
             Self::Mlp => &|seed, device: &Device| Ok(seeded(Mlp::new, seed, device)),
             Self::Conv => &|seed, device: &Device| Ok(seeded(ConvNet::new, seed, device)),
+            Self::Transformer => {
+                &|seed, device: &Device| Ok(seeded(Transformer::new, seed, device))
+            }
         }
     }
 
@@ -78,6 +95,7 @@ impl Architecture {
         match self {
             Self::Mlp => "perceptron",
             Self::Conv => "convolutional network",
+            Self::Transformer => "transformer",
         }
     }
 }
@@ -88,12 +106,8 @@ pub struct Task<'a> {
     pub network: &'a dyn Trainable,
     /// The images, as a seed has them.
     pub split: &'a (dyn Fn(u64) -> Split + Sync),
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch_size: usize,
-    /// The optimizer.
-    pub base: Base,
+    /// How they are trained.
+    pub recipe: Recipe,
     /// With autodiff.
     pub device: &'a Device,
     /// What tells this task from the others that share a [`Done`].
@@ -274,7 +288,7 @@ impl Task<'_> {
     /// The steps of a training's first twelfth, one at least.
     pub fn first_twelfth(&self) -> usize {
         let images = (self.split)(0).train.len();
-        (self.epochs * images.div_ceil(self.batch_size) / 12).max(1)
+        (self.recipe.steps(images) / 12).max(1)
     }
 
     /// Runs all jobs, one a core at a time, and returns their outcomes in order.
@@ -350,7 +364,7 @@ impl Task<'_> {
     /// A method's name, for readers.
     pub fn method_name(&self, method: Method) -> &'static str {
         match method {
-            Method::Sgd => self.base.name(),
+            Method::Sgd => self.recipe.base.name(),
             method => method.name(),
         }
     }
@@ -373,15 +387,15 @@ impl Task<'_> {
     ) -> anyhow::Result<Vec<f64>> {
         const ROUNDS: usize = 100;
         let digits = (self.split)(0).train;
-        let digits = digits.get(..self.batch_size);
+        let digits = digits.get(..self.recipe.batch_size);
         let digits = digits.context("there are fewer images than make a batch")?;
-        let batch = &batches(digits, self.batch_size, self.device)[0];
+        let batch = &batches(digits, self.recipe.batch_size, self.device)[0];
         let mut steps: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
         for method in methods {
             let model = model.clone();
             steps.push(match method {
-                None => timed_step(self.base, model, batch),
-                Some(sam) => timed_step(self.base, climbing(sam, model), batch),
+                None => timed_step(&self.recipe, model, batch),
+                Some(sam) => timed_step(&self.recipe, climbing(sam, model), batch),
             });
         }
         let mut seconds = vec![Vec::with_capacity(ROUNDS); methods.len()];
@@ -399,7 +413,7 @@ impl Task<'_> {
 
     fn one(&self, job: &Job, look: Look, bar: &ProgressBar) -> anyhow::Result<Outcome> {
         let (name, sam, seed) = (&self.name, &job.sam, job.seed);
-        let settings = (self.epochs, self.batch_size, self.base, look);
+        let settings = (self.recipe, look);
         let key = serde_json::to_string(&(name, settings, sam, seed))?;
         let work = || self.network.train(self, job, look);
         let outcome = self.done.once(key, work);
@@ -414,9 +428,7 @@ impl Task<'_> {
         }
         let setting = Setting {
             seed: job.seed,
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            base: self.base,
+            recipe: self.recipe,
             device: self.device.clone(),
             split: &split,
             bar: &ProgressBar::hidden(),
@@ -465,9 +477,13 @@ where
 const TURN: usize = 5;
 
 /// A turn of training steps whose seconds are counted, again and again.
-fn timed_step<M: Network>(base: Base, model: M, batch: &DigitBatch) -> Box<dyn FnMut() -> f64> {
+fn timed_step<M: Network>(
+    recipe: &Recipe,
+    model: M,
+    batch: &DigitBatch,
+) -> Box<dyn FnMut() -> f64> {
     let (mut model, batch) = (Some(model), batch.clone());
-    let mut optim = base.init();
+    let (mut optim, lr) = (recipe.base.init(), recipe.learning_rate);
     Box::new(move || {
         let device = batch.images.device();
         device.sync().expect("the device works");
@@ -475,7 +491,7 @@ fn timed_step<M: Network>(base: Base, model: M, batch: &DigitBatch) -> Box<dyn F
         for _ in 0..TURN {
             let now = model.take().expect("it is put back");
             let output = TrainStep::step(&now, batch.clone());
-            model = Some(now.optimize(&mut optim, base.learning_rate().into(), output.grads));
+            model = Some(now.optimize(&mut optim, lr.into(), output.grads));
         }
         device.sync().expect("the device works");
         start.elapsed().as_secs_f64()

@@ -111,6 +111,8 @@ pub struct DigitBatch {
     pub images: Tensor<2>,
     /// `[batch]`
     pub labels: Tensor<1, Int>,
+    /// Of the labels, from 0 to below 1.
+    pub smoothing: f32,
 }
 
 impl DigitBatch {
@@ -119,13 +121,23 @@ impl DigitBatch {
         Self {
             images: part.of(&self.images),
             labels: part.of(&self.labels),
+            smoothing: self.smoothing,
         }
     }
 }
 
 /// Makes a batch of some digits.
-#[derive(Clone)]
-pub struct DigitBatcher;
+#[derive(Clone, Default)]
+pub struct DigitBatcher {
+    smoothing: f32,
+}
+
+impl DigitBatcher {
+    /// With label smoothing.
+    pub fn smoothing(smoothing: f32) -> Self {
+        Self { smoothing }
+    }
+}
 
 impl Batcher<Digit, DigitBatch> for DigitBatcher {
     fn batch(&self, digits: Vec<Digit>, device: &Device) -> DigitBatch {
@@ -136,6 +148,7 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
         DigitBatch {
             images: Tensor::from_data(TensorData::new(pixels, shape), device),
             labels: Tensor::from_data(TensorData::new(labels, [digits.len()]), device),
+            smoothing: self.smoothing,
         }
     }
 }
@@ -143,7 +156,7 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
 /// All of some digits, in batches of `size`.
 pub fn batches(digits: &[Digit], size: usize, device: &Device) -> Vec<DigitBatch> {
     (digits.chunks(size))
-        .map(|digits| DigitBatcher.batch(digits.to_vec(), device))
+        .map(|digits| DigitBatcher::default().batch(digits.to_vec(), device))
         .collect()
 }
 

@@ -3,4 +3,5 @@
 pub mod comparison;
 pub mod data;
 pub mod model;
+pub mod recipe;
 pub mod training;

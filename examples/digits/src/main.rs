@@ -9,7 +9,8 @@ use burn_sam::SamConfig;
 use clap::Parser;
 use digits::data;
 use digits::model::{Mlp, seeded};
-use digits::training::{Base, Setting};
+use digits::recipe::{Base, Recipe};
+use digits::training::Setting;
 use example_common::Backend;
 use example_common::options::{absolute, create, fraction, part, progress_bar, radius};
 use mimalloc::MiMalloc;
@@ -82,9 +83,7 @@ fn main() -> anyhow::Result<()> {
         let split = data::split(digits.clone(), options.noise, seed);
         let setting = Setting {
             seed,
-            epochs,
-            batch_size: 64,
-            base: Base::Sgd,
+            recipe: Recipe::new(Base::Sgd, epochs),
             device: device.clone(),
             split: &split,
             bar: &bar,

@@ -1,10 +1,13 @@
-//! Two networks that know nothing of SAM.
+//! Three networks that know nothing of SAM.
 
 use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::transformer::{
+    TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
+};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainStep};
@@ -13,6 +16,8 @@ use crate::data::{CLASSES, DigitBatch, PIXELS, SIDE};
 
 const HIDDEN: usize = 256;
 const CHANNELS: usize = 16;
+/// Of the transformer.
+const WIDTH: usize = 64;
 
 /// A network that classifies digits.
 pub trait Network:
@@ -116,6 +121,43 @@ impl ConvNet {
     }
 }
 
+/// A transformer that reads an image row by row: two layers, with four heads each.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    embedding: Linear,
+    positions: Param<Tensor<2>>,
+    encoder: TransformerEncoder,
+    output: Linear,
+}
+
+impl Transformer {
+    /// With random weights.
+    pub fn new(device: &Device) -> Self {
+        let positions = Initializer::Normal {
+            mean: 0.0,
+            std: 0.02,
+        };
+        Self {
+            embedding: LinearConfig::new(SIDE, WIDTH).init(device),
+            positions: positions.init([SIDE, WIDTH], device),
+            encoder: TransformerEncoderConfig::new(WIDTH, 2 * WIDTH, 4, 2)
+                .with_norm_first(true)
+                .with_initializer(Initializer::XavierUniform { gain: 1.0 })
+                .init(device),
+            output: LinearConfig::new(WIDTH, CLASSES).init(device),
+        }
+    }
+
+    /// Logits, `[batch, CLASSES]`, of images, `[batch, PIXELS]`.
+    fn forward(&self, images: Tensor<2>) -> Tensor<2> {
+        let [batch, _] = images.dims();
+        let rows = self.embedding.forward(images.reshape([batch, SIDE, SIDE]));
+        let rows = rows + self.positions.val().unsqueeze();
+        let read = self.encoder.forward(TransformerEncoderInput::new(rows));
+        self.output.forward(read.mean_dim(1).squeeze_dim(1))
+    }
+}
+
 /// Makes a [`Network`] of a module that has `forward(&self, images: Tensor<2>) -> Tensor<2>`, the logits.
 #[macro_export]
 macro_rules! classifies {
@@ -126,7 +168,9 @@ macro_rules! classifies {
                 batch: $crate::data::DigitBatch,
             ) -> ::burn::train::ClassificationOutput {
                 let output = self.forward(batch.images);
+                let smoothing = (batch.smoothing > 0.0).then_some(batch.smoothing);
                 let loss = ::burn::nn::loss::CrossEntropyLossConfig::new()
+                    .with_smoothing(smoothing)
                     .init(&output.device())
                     .forward(output.clone(), batch.labels.clone());
                 ::burn::train::ClassificationOutput::new(loss, output, batch.labels)
@@ -156,6 +200,7 @@ macro_rules! classifies {
 
 classifies!(Mlp);
 classifies!(ConvNet);
+classifies!(Transformer);
 
 #[cfg(test)]
 mod tests {

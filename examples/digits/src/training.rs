@@ -6,8 +6,6 @@ use std::time::Instant;
 use anyhow::bail;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
 use burn::tensor::{Device, Int, Tensor, TensorReadError};
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{Adaptor, Metric, MetricMetadata, MetricName, SerializedEntry};
@@ -18,56 +16,14 @@ use indicatif::ProgressBar;
 
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split, batches};
 use crate::model::Network;
+use crate::recipe::Recipe;
 
-/// The optimizer that SAM is put around.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Base {
-    /// With a momentum of 0.9
-    Sgd,
-    /// With its defaults
-    Adamw,
-}
-
-impl Base {
-    pub(crate) fn init(self) -> ModuleOptimizer {
-        match self {
-            Self::Sgd => {
-                let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-                SgdConfig::new().with_momentum(Some(momentum)).init()
-            }
-            Self::Adamw => AdamWConfig::new().init(),
-        }
-    }
-
-    /// For readers.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sgd => "SGD",
-            Self::Adamw => "AdamW",
-        }
-    }
-
-    pub(crate) fn learning_rate(self) -> f64 {
-        match self {
-            Self::Sgd => 0.1,
-            Self::Adamw => 0.003,
-        }
-    }
-}
-
-/// What trainings that are to be compared share: the images, the shuffles, the epochs.
+/// What trainings that are to be compared share.
 pub struct Setting<'a> {
     /// Decides the shuffles.
     pub seed: u64,
-    /// Passes over the training images.
-    pub epochs: usize,
-    /// Images a step.
-    pub batch_size: usize,
-    /// The optimizer.
-    pub base: Base,
+    /// All else that a method does not decide.
+    pub recipe: Recipe,
     /// With autodiff.
     pub device: Device,
     /// The images.
@@ -142,7 +98,9 @@ impl Setting<'_> {
 
     fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
         let start = Instant::now();
-        let learner = Learner::new(model, self.base.init(), self.base.learning_rate());
+        let recipe = &self.recipe;
+        let schedule = recipe.schedule(self.split.train.len())?;
+        let learner = Learner::new(model, recipe.base.init(), schedule);
         let (renderer, _) = ProgressRenderer::new(self.bar.clone(), "Accuracies");
         let accuracies = TwoAccuracies::new(self.split.valid.len());
         let of_epochs = accuracies.of_epochs.clone();
@@ -157,7 +115,7 @@ impl Setting<'_> {
             self.loader(&both, None),
         )
         .metric_valid(accuracies)
-        .num_epochs(self.epochs)
+        .num_epochs(recipe.epochs)
         .renderer(Box::new(renderer))
         .with_metric_logger(InMemoryMetricLogger::new())
         .with_application_logger(None)
@@ -169,8 +127,12 @@ impl Setting<'_> {
         let mut accuracies = std::mem::take(&mut *of_epochs.lock().unwrap());
         if self.split.valid.is_empty() {
             accuracies = vec![self.accuracies(&result.model)?];
-        } else if accuracies.len() != self.epochs {
-            bail!("{} accuracies in {} epochs", accuracies.len(), self.epochs);
+        } else if accuracies.len() != recipe.epochs {
+            bail!(
+                "{} accuracies in {} epochs",
+                accuracies.len(),
+                recipe.epochs
+            );
         }
         Ok(Trained {
             model: result.model,
@@ -185,7 +147,7 @@ impl Setting<'_> {
     {
         let mut hits = Vec::new();
         let device = self.device.clone().inner();
-        for batch in batches(&self.split.test, self.batch_size, &device) {
+        for batch in batches(&self.split.test, self.recipe.batch_size, &device) {
             hits.extend(Adaptor::<Hits>::adapt(&model.step(batch)).read()?);
         }
         Ok(Accuracies {
@@ -195,8 +157,8 @@ impl Setting<'_> {
     }
 
     fn loader(&self, digits: &[Digit], shuffle: Option<u64>) -> Arc<dyn DataLoader<DigitBatch>> {
-        let builder = DataLoaderBuilder::new(DigitBatcher)
-            .batch_size(self.batch_size)
+        let builder = DataLoaderBuilder::new(DigitBatcher::smoothing(self.recipe.smoothing))
+            .batch_size(self.recipe.batch_size)
             .set_device(self.device.clone());
         let builder = match shuffle {
             Some(seed) => builder.shuffle(seed),
@@ -298,6 +260,7 @@ pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
 mod tests {
     use super::*;
     use crate::model::{Mlp, seeded};
+    use crate::recipe::Base;
 
     #[test]
     fn the_epoch_is_chosen_by_the_validation_images() {
@@ -325,9 +288,7 @@ mod tests {
         let [each, last] = [&split, &blind].map(|split| {
             let setting = Setting {
                 seed: 0,
-                epochs: 3,
-                batch_size: 64,
-                base: Base::Sgd,
+                recipe: Recipe::new(Base::Sgd, 3),
                 device: device.clone(),
                 split,
                 bar: &ProgressBar::hidden(),

@@ -11,7 +11,8 @@ use burn_sam::{Direction, Eigenvalue, Estimate, Flatness, LossSurface, Picture, 
 use clap::Parser;
 use digits::data::{self, DigitBatch, Split};
 use digits::model::{Mlp, seeded};
-use digits::training::{Base, Setting};
+use digits::recipe::{Base, Recipe};
+use digits::training::Setting;
 use example_common::Backend;
 use example_common::options::{absolute, create, part, progress_bar, radius};
 use indicatif::ProgressBar;
@@ -152,9 +153,7 @@ fn train(options: &Options, split: &Split, device: &Device) -> anyhow::Result<Ve
     let bar = progress_bar("epochs", 2 * u64::from(options.epochs));
     let setting = Setting {
         seed: options.seed,
-        epochs: options.epochs as usize,
-        batch_size: 64,
-        base: Base::Sgd,
+        recipe: Recipe::new(Base::Sgd, options.epochs as usize),
         device: device.clone(),
         split,
         bar: &bar,

@@ -1,7 +1,7 @@
 //! The rule at one pass: MSAM whose rho sets itself, and what is limited without gradients at w.
 
 use burn::optim::{ModuleOptimizer, SgdConfig};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use burn::train::logger::FileMetricLogger;
 use burn::train::{Learner, RegressionOutput};
 use burn_sam::{Ascent, Descent, Radius, SamConfig};

@@ -6,7 +6,8 @@ use burn_sam::SamConfig;
 use clap::Parser;
 use digits::comparison::{Architecture, Done, Job, Look, Outcome, TUNING_SEEDS, Task, percents};
 use digits::data;
-use digits::training::{Base, mean_and_deviation};
+use digits::recipe::{Base, Recipe};
+use digits::training::mean_and_deviation;
 use example_common::Backend;
 use example_common::options::{create, part, progress_bar};
 use mimalloc::MiMalloc;
@@ -83,9 +84,10 @@ fn main() -> anyhow::Result<()> {
     let task = Task {
         network: options.network.network(),
         split: &|seed| data::split(digits.clone(), options.noise, seed),
-        epochs: options.epochs as usize,
-        batch_size: options.batch_size as usize,
-        base: Base::Sgd,
+        recipe: Recipe {
+            batch_size: options.batch_size as usize,
+            ..Recipe::new(Base::Sgd, options.epochs as usize)
+        },
         device: &device,
         name: format!("{}, noise {}", options.network.name(), options.noise),
         done: &done,

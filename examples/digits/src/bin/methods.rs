@@ -7,7 +7,8 @@ use digits::comparison::{
     Architecture, DEAD, Done, Job, Look, Outcome, RADII, TUNING_SEEDS, Task, colour, percents,
 };
 use digits::data;
-use digits::training::{Base, mean_and_deviation};
+use digits::recipe::{Base, Recipe, RecipeOptions};
+use digits::training::mean_and_deviation;
 use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
@@ -38,10 +39,11 @@ struct Options {
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
-    /// Number of passes over the training images; 60 for the perceptron and 20 for the convolutional
-    /// network, if not given
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    epochs: Option<u32>,
+    /// The optimizer
+    #[arg(long, value_enum, default_value = "sgd")]
+    base: Base,
+    #[command(flatten)]
+    recipe: RecipeOptions,
     /// Images a step
     #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..))]
     batch_size: u32,
@@ -146,9 +148,10 @@ fn main() -> anyhow::Result<()> {
         let task = Task {
             network: architecture.network(),
             split: &split,
-            epochs: epochs(architecture, &options) as usize,
-            batch_size: options.batch_size as usize,
-            base: Base::Sgd,
+            recipe: Recipe {
+                batch_size: options.batch_size as usize,
+                ..architecture.recipe(options.base, &options.recipe)
+            },
             device: &device,
             name: format!("{}, noise {}", architecture.name(), options.noise),
             done: &done,
@@ -168,7 +171,7 @@ fn main() -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for (network, task, seconds) in tasks {
         let of_network = compare(network, &task, &methods, &seconds, options.seeds)?;
-        println!("{}", table(&of_network, network, &options));
+        println!("{}", table(&of_network, network, &task.recipe, &options));
         rows.extend(of_network);
     }
     picture(&rows, &options.picture)?;
@@ -178,10 +181,6 @@ fn main() -> anyhow::Result<()> {
     }
     println!("picture: {}", absolute(&options.picture));
     Ok(())
-}
-
-fn epochs(network: Architecture, options: &Options) -> u32 {
-    options.epochs.unwrap_or(network.epochs())
 }
 
 fn compare(
@@ -225,12 +224,13 @@ fn compare(
     Ok(rows)
 }
 
-fn table(rows: &[Row], network: Architecture, options: &Options) -> String {
+fn table(rows: &[Row], network: Architecture, recipe: &Recipe, options: &Options) -> String {
     let mut table = format!(
-        "{network:?}, {:.0} % noisy labels, batches of {}, {} epochs, {} seeds\n\n",
+        "{network:?}, {:.0} % noisy labels, batches of {}, {} epochs, {}, {} seeds\n\n",
         100.0 * options.noise,
-        options.batch_size,
-        epochs(network, options),
+        recipe.batch_size,
+        recipe.epochs,
+        recipe.schedule.name(),
         options.seeds
     );
     table += "| method | rho | test accuracy, % | stopped early | passes | time of a step | part of SAM's gain | failed |\n";

@@ -7,7 +7,8 @@ use digits::comparison::{
     Architecture, DEAD, Done, Job, Look, RADII, TUNING_SEEDS, Task, colour, percents,
 };
 use digits::data;
-use digits::training::{Base, mean_and_deviation};
+use digits::recipe::{Base, RecipeOptions};
+use digits::training::mean_and_deviation;
 use example_common::options::{absolute, create, load, part, progress_bar, radius};
 use example_common::{Backend, Method};
 use indicatif::ProgressBar;
@@ -52,13 +53,14 @@ struct Options {
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
+    /// The first of them: others than 0 are for choosing settings apart from what is reported
+    #[arg(long, default_value = "0")]
+    first_seed: u64,
     /// Number of other seeds, on which radii are chosen
     #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     tuning_seeds: u64,
-    /// Number of passes over the training images; 60 for the perceptron and 20 for the convolutional
-    /// network, if not given
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    epochs: Option<u32>,
+    #[command(flatten)]
+    recipe: RecipeOptions,
     /// Where to write the figures, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -139,9 +141,7 @@ fn main() -> anyhow::Result<()> {
                 let task = Task {
                     network: architecture.network(),
                     split: &|seed| data::split(digits.clone(), noise, seed),
-                    epochs: options.epochs.unwrap_or(architecture.epochs()) as usize,
-                    batch_size: 64,
-                    base,
+                    recipe: architecture.recipe(base, &options.recipe),
                     device: &device,
                     name: format!("{}, noise {noise}", architecture.name()),
                     done: &done,
@@ -221,12 +221,15 @@ fn row(
 ) -> anyhow::Result<Row> {
     let task = &compared.task;
     let sam = method.config(rho.unwrap_or_default(), task.first_twelfth());
-    let jobs = Job::each(0..options.seeds, sam.as_ref());
+    let jobs = Job::each(
+        options.first_seed..options.first_seed + options.seeds,
+        sam.as_ref(),
+    );
     let outcomes = task.run(&jobs, Look::Epochs, bar)?;
     Ok(Row {
         network: compared.network,
         noise: compared.noise,
-        base: task.base,
+        base: task.recipe.base,
         method,
         rho,
         tuned,
@@ -236,12 +239,15 @@ fn row(
 }
 
 fn table(rows: &[Row], compared: &Compared, options: &Options) -> String {
+    let recipe = &compared.task.recipe;
     let mut table = format!(
-        "{:?}, {:?}, {:.0} % noisy labels, {} epochs, {} seeds\n\n| method |",
+        "{:?}, {:?}, {:.0} % noisy labels, smoothing {}, {} epochs, {}, {} seeds\n\n| method |",
         compared.network,
-        compared.task.base,
+        recipe.base,
         100.0 * compared.noise,
-        compared.task.epochs,
+        recipe.smoothing,
+        recipe.epochs,
+        recipe.schedule.name(),
         options.seeds
     );
     let radii: Vec<f64> = match options.tuned_only {

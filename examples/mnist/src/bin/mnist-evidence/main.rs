@@ -15,7 +15,7 @@ use digits::comparison::{
 };
 use digits::data::{Digit, Split};
 use digits::model::seeded;
-use digits::training::Base;
+use digits::recipe::{Base, Recipe, Schedule, smoothing};
 use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
@@ -65,6 +65,12 @@ struct Options {
     /// Number of passes over the training images
     #[arg(long, default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
+    /// What becomes of the learning rate
+    #[arg(long, value_enum, default_value = "constant")]
+    schedule: Schedule,
+    /// Label smoothing, 0 to below 1
+    #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = smoothing)]
+    smoothing: f32,
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
@@ -175,9 +181,11 @@ fn main() -> anyhow::Result<()> {
     let task = Task {
         network,
         split: &split,
-        epochs: options.epochs as usize,
-        batch_size: 64,
-        base: options.base,
+        recipe: Recipe {
+            schedule: options.schedule,
+            smoothing: options.smoothing,
+            ..Recipe::new(options.base, options.epochs as usize)
+        },
         device: &device,
         name: format!("mnist, {lora}{count} images, noise {}", options.noise),
         done: &done,

@@ -7,7 +7,8 @@ use burn::module::{Lora, Module, ParamGroup};
 use burn::tensor::Device;
 use digits::data::{Digit, Split};
 use digits::model::seeded;
-use digits::training::{Base, Setting};
+use digits::recipe::{Base, Recipe};
+use digits::training::Setting;
 use indicatif::ProgressBar;
 use mnist::model::HIDDEN_INPUTS;
 use rand::SeedableRng;
@@ -78,9 +79,7 @@ impl Pretrained {
         };
         let setting = Setting {
             seed,
-            epochs: EPOCHS,
-            batch_size: 64,
-            base: Base::Adamw,
+            recipe: Recipe::new(Base::Adamw, EPOCHS),
             device: device.clone(),
             split: &split,
             bar: &ProgressBar::hidden(),
