@@ -4,7 +4,7 @@ use std::alloc::System;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param};
-use burn::optim::GradientsParams;
+use burn::optim::{GradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn_sam::SamConfig;
 use burn_sam_tests::{Parameters, cpu_devices, devices, wgpu_device};
@@ -44,6 +44,30 @@ fn a_first_step_writes_into_the_gradients() {
             let size = 4 * module.num_params();
             assert!(100 * bytes < size, "{bytes} of {size} on {device:?}");
             drop(climbed);
+        }
+    }
+}
+
+/// In a loop, over the weights before the last update.
+#[test]
+fn msam_climbs_into_what_it_keeps() {
+    let _alone = alone();
+    for device in cpu_devices() {
+        let (mut module, _) = parameters(&device.clone().autodiff(), 1);
+        let size = 4 * module.num_params();
+        for sam in [SamConfig::msam(), SamConfig::auto_msam()] {
+            let (mut steps, mut optim) = (sam.steps(&module), SgdConfig::new().init());
+            for step in 0..22 {
+                let (mut climb, before) = (0, allocated());
+                (module, _) = steps.minimize(&mut optim, 0.1, module, |module: &Parameters| {
+                    climb = allocated() - before;
+                    (module.rank1[0].val().square().mean())
+                        .add(module.rank2[0].val().square().mean())
+                });
+                // The first has nothing to climb along.
+                let is_small = step == 0 || 100 * climb < size;
+                assert!(is_small, "{climb} of {size} on {device:?} at {step}");
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Gradients, Tensor};
 
 use crate::SamConfig;
 use crate::part::AscentPart;
-use crate::step::{Memory, Pass, Passes, Taken, Want, gradients_of, passes};
+use crate::step::{Memory, Pass, Passes, Survey, Taken, Want, gradients_of, passes};
 use burn_sam_kernels::Vector;
 
 impl SamConfig {
@@ -246,7 +246,10 @@ impl SamSteps {
             counted,
             rise: false,
         };
-        let mut taken = passes(method, &self.memory, &module, want, |module, at| {
+        let survey = Survey::of(method, &module);
+        let lent = self.memory.lend(method, &survey);
+        let at_w = (&module, survey, lent);
+        let mut taken = passes(method, &self.memory, at_w, want, |module, at| {
             let part = match at {
                 Pass::AtW | Pass::Between => part,
                 Pass::Plain | Pass::Climbed => AscentPart::new(1.0),

@@ -22,7 +22,7 @@ use burn::train::{
 use crate::SamConfig;
 use crate::diagnostics::{Batch, LearnerModule};
 use crate::part::AscentPart;
-use crate::step::{ByParameter, Memory, Pass, Passes, Want, passes, take};
+use crate::step::{ByParameter, Memory, Pass, Passes, Survey, Want, passes, take};
 use metric::Steps;
 pub use metric::{RhoMetric, SharpnessMetric};
 
@@ -357,7 +357,9 @@ where
             counted,
             rise: self.sharpness.is_some(),
         };
-        let mut taken = passes(method, memory, &self.model, want, |model, at| {
+        // Another micro-batch may climb along what is kept once more, so that it is not lent.
+        let at_w = (&self.model, Survey::of(method, &self.model), None);
+        let mut taken = passes(method, memory, at_w, want, |model, at| {
             let (model, item) = match at {
                 Pass::Plain | Pass::Climbed => (model, item.take().expect("once")),
                 // What the update is made of must be the same for all workers.

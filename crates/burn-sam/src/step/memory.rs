@@ -263,6 +263,22 @@ impl Memory {
         (!kept.is_empty()).then_some(kept)
     }
 
+    /// The weights before the last update, for the climb of this step to be written into them: an update follows, which
+    /// keeps others.
+    pub(crate) fn lend(&mut self, method: &Method, survey: &Survey) -> Option<Vector> {
+        let is_before = self.keep.is_some_and(|keep| keep.how == How::Before);
+        if !is_before || !method.climbs_at(self.count()) {
+            return None;
+        }
+        let lent = self.vector(survey, &survey.weights)?;
+        let nothing = Tensor::zeros([1], &self.device_or_default());
+        for slot in &mut self.slots {
+            slot.set(nothing.clone());
+            slot.is_fresh = true;
+        }
+        Some(lent)
+    }
+
     /// Hands what a step's passes found out to the update, with the gradients.
     pub(crate) fn report(&self, grads: &mut GradientsParams, found: Vector) {
         for part in found {

@@ -60,15 +60,15 @@ pub(crate) struct Want {
 /// The passes of a step, what they returned, and the gradients that are the base optimizer's, with what
 /// is to be remembered beside them.
 ///
-/// The pass that is counted updates the running statistics of `module`; all others have their own.
+/// The pass that is counted updates the running statistics of `module`; all others have their own. What is kept may be
+/// lent, for the climb to be written into it.
 pub(crate) fn passes<M: Module, T>(
     method: &Method,
     memory: &Memory,
-    module: &M,
+    (module, survey, lent): (&M, Survey, Option<Vector>),
     Want { counted, rise }: Want,
     mut pass: impl FnMut(M, Pass) -> (T, Vector),
 ) -> Taken<T> {
-    let survey = Survey::of(method, module);
     let noise = || {
         let mut noise = Vector::new();
         each_parameter(module, |leaf| {
@@ -103,7 +103,7 @@ pub(crate) fn passes<M: Module, T>(
         }
     } else if let Some(OnePass { starts_level, .. }) = method.ascent.way().one_pass() {
         let wants_rise = starts_level && (rise || method.needs().losses);
-        once(method, memory, at, wants_rise, &mut pass)
+        once(method, memory, at, lent, wants_rise, &mut pass)
     } else {
         twice(method, memory, at, counted, &mut pass)
     };
@@ -182,13 +182,15 @@ fn once<M: Module, T>(
     method: &Method,
     memory: &Memory,
     (module, survey, noise): (&M, &Survey, &dyn Fn() -> Vector),
+    lent: Option<Vector>,
     wants_rise: bool,
     pass: &mut impl FnMut(M, Pass) -> (T, Vector),
 ) -> Ends<T> {
     let ascent = method.ascent.way();
-    let kept = ascent
-        .keeps()
-        .and_then(|_| memory.vector(survey, &survey.weights));
+    let kept = lent.or_else(|| {
+        let _ = ascent.keeps()?;
+        memory.vector(survey, &survey.weights)
+    });
     let direction = ascent.direction(From {
         gradient: Vector::new(),
         kept,
