@@ -208,9 +208,9 @@ macro_rules! slices {
         }
 
         #[multiversion(targets("x86_64+avx2"))]
-        fn sum_of<R: Reduction>(reduction: &R, [a, b]: [Slice<'_>; 2]) -> R::Sum {
+        fn sum_of<R: Reduction>(reduction: &R, [a, b, c]: [Slice<'_>; 3]) -> R::Sum {
             match a {
-                $(Slice::$variant(a) => reduction.sum(a, Element::of(b))),*
+                $(Slice::$variant(a) => reduction.sum([a, Element::of(b), Element::of(c)])),*
             }
         }
 
@@ -231,18 +231,20 @@ macro_rules! slices {
 
 slices!(F64: f64, F32: f32, F16: f16, BF16: bf16);
 
-/// The sums of all pieces of all tensors. Of one list, b is empty, and a is in its place.
-fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], b: &[T]) -> Vec<R::Sum> {
-    debug_assert!(b.is_empty() || b.len() == a.len());
+/// The sums of all pieces of all tensors. The others are one list, or two, one after the other; what is not there, a is
+/// in its place.
+fn reduce_pieces<T: Storage, R: Reduction>(reduction: &R, a: &[T], others: &[T]) -> Vec<R::Sum> {
+    debug_assert!(others.len().is_multiple_of(a.len()));
+    let count = a.len();
     let mut pieces = Vec::with_capacity(a.len());
     let mut elements = 0;
     for (index, a) in a.iter().enumerate() {
         let a = a.slice();
-        let b = b.get(index).map_or(a, T::slice);
+        let [b, c] = [index, count + index].map(|index| others.get(index).map_or(a, T::slice));
         for start in (0..a.len()).step_by(CHUNK) {
             let range = start..a.len().min(start + CHUNK);
             elements += range.len();
-            pieces.push([a, b].map(|slice| slice.part(range.clone())));
+            pieces.push([a, b, c].map(|slice| slice.part(range.clone())));
         }
     }
     run(pieces, elements, |slices| sum_of(reduction, slices))
@@ -298,6 +300,11 @@ pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: operation::Red
             let products = reduce_pieces(&InnerProducts, &a, &b);
             products.into_iter().fold([0.0; 3], add).to_vec()
         }
+        operation::Reduction::Slope => {
+            let add = |a: [f64; 2], b: [f64; 2]| [a[0] + b[0], a[1] + b[1]];
+            let sums = reduce_pieces(&Slope, &a, &b);
+            sums.into_iter().fold([0.0; 2], add).to_vec()
+        }
     };
     T::from_values(sums, wide)
 }
@@ -344,12 +351,12 @@ fn all_contiguous<T: Storage>(tensors: Vec<T>) -> Vec<T> {
     tensors.into_iter().map(T::contiguous).collect()
 }
 
-/// What is summed over all elements of one list of tensors, or of two.
+/// What is summed over all elements of one list of tensors, of two or of three.
 trait Reduction: Sync {
     type Sum: Send;
 
-    /// Over a piece of a tensor; of one list, both slices are the same.
-    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> Self::Sum;
+    /// Over a piece of a tensor; of fewer lists, the first slice is in the others' place.
+    fn sum<E: Element>(&self, slices: [&[E]; 3]) -> Self::Sum;
 }
 
 /// The sum of (T g)², of gradients, with the weights and eta of T if adaptive.
@@ -361,10 +368,10 @@ impl Reduction for SumOfSquares {
     type Sum = f64;
 
     #[inline(always)]
-    fn sum<E: Element>(&self, grad: &[E], weight: &[E]) -> f64 {
+    fn sum<E: Element>(&self, slices: [&[E]; 3]) -> f64 {
         match self.eta.map(E::Wide::from_f64) {
-            None => sum_of_lanes(grad, grad, |g, _| [g * g])[0],
-            Some(eta) => sum_of_lanes(grad, weight, |g, w| {
+            None => sum_of_lanes(slices, |g, _, _| [g * g])[0],
+            Some(eta) => sum_of_lanes(slices, |g, w, _| {
                 let scaled = (w.abs() + eta) * g;
                 [scaled * scaled]
             })[0],
@@ -379,8 +386,20 @@ impl Reduction for InnerProducts {
     type Sum = [f64; 3];
 
     #[inline(always)]
-    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> [f64; 3] {
-        sum_of_lanes(a, b, |a, b| [a * a, a * b, b * b])
+    fn sum<E: Element>(&self, slices: [&[E]; 3]) -> [f64; 3] {
+        sum_of_lanes(slices, |a, b, _| [a * a, a * b, b * b])
+    }
+}
+
+/// <a, a> and <a, b - c>.
+struct Slope;
+
+impl Reduction for Slope {
+    type Sum = [f64; 2];
+
+    #[inline(always)]
+    fn sum<E: Element>(&self, slices: [&[E]; 3]) -> [f64; 2] {
+        sum_of_lanes(slices, |a, b, c| [a * a, a * (b - c)])
     }
 }
 
@@ -391,33 +410,32 @@ impl Reduction for SquaredDistance {
     type Sum = f64;
 
     #[inline(always)]
-    fn sum<E: Element>(&self, a: &[E], b: &[E]) -> f64 {
-        sum_of_lanes(a, b, |a, b| [(b - a) * (b - a)])[0]
+    fn sum<E: Element>(&self, slices: [&[E]; 3]) -> f64 {
+        sum_of_lanes(slices, |a, b, _| [(b - a) * (b - a)])[0]
     }
 }
 
 /// Sums over all elements.
 #[inline(always)]
 fn sum_of_lanes<E: Element, const N: usize>(
-    a: &[E],
-    b: &[E],
-    terms: impl Fn(E::Wide, E::Wide) -> [E::Wide; N],
+    slices: [&[E]; 3],
+    terms: impl Fn(E::Wide, E::Wide, E::Wide) -> [E::Wide; N],
 ) -> [f64; N] {
     let mut sums = [[E::Wide::default(); LANES]; N];
-    let mut add = |lane: usize, a: E, b: E| {
-        let terms = terms(a.widen(), b.widen());
+    let mut add = |lane: usize, [a, b, c]: [E; 3]| {
+        let terms = terms(a.widen(), b.widen(), c.widen());
         for (sums, term) in sums.iter_mut().zip(terms) {
             sums[lane] = sums[lane] + term;
         }
     };
-    let [(a_blocks, a_rest), (b_blocks, b_rest)] = [a.as_chunks::<LANES>(), b.as_chunks::<LANES>()];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
+    let [a, b, c] = slices.map(|slice| slice.as_chunks::<LANES>());
+    for ((a, b), c) in a.0.iter().zip(b.0).zip(c.0) {
         for lane in 0..LANES {
-            add(lane, a[lane], b[lane]);
+            add(lane, [a[lane], b[lane], c[lane]]);
         }
     }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        add(lane, *a, *b);
+    for (lane, ((a, b), c)) in a.1.iter().zip(b.1).zip(c.1).enumerate() {
+        add(lane, [*a, *b, *c]);
     }
     sums.map(|lanes| lanes.into_iter().map(Into::<f64>::into).sum())
 }

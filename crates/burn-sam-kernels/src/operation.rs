@@ -27,6 +27,8 @@ pub(crate) enum Reduction {
     SquaredDistance,
     /// <a, a>, <a, b> and <b, b>, of shape `[3]`.
     InnerProducts,
+    /// <a, a> and <a, b - c>, of shape `[2]`; the third list follows the second one.
+    Slope,
 }
 
 /// What is written.

@@ -172,6 +172,46 @@ impl Vector {
         Some([aa?, ab?, bb?])
     }
 
+    /// |v|², and how steep v is along a way: <v, to - from>. Each of shape `[1]`, over the parameters of which all three
+    /// have a part; `None` if there is none. The sums are f64 if any part of v is, and f32 otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If the parts of a parameter differ in shape.
+    pub fn slope(&self, from: &Self, to: &Self) -> Option<[Tensor<1>; 2]> {
+        let beside = |a: &Part, other: &Self| {
+            let other = other.get(a.place())?;
+            Some(a.beside(other, a.device(), a.dtype()).into_owned())
+        };
+        let rows: Vec<(&Part, Part, Part)> = (self.iter())
+            .filter_map(|a| Some((a, beside(a, to)?, beside(a, from)?)))
+            .collect();
+        let (groups, rest) = by_device(rows, |(a, ..)| a);
+        let mut sums = [Vec::new(), Vec::new()];
+        for (_, rows) in groups {
+            let (mut a, mut to, mut from) = (Vec::new(), Vec::new(), Vec::new());
+            for row in rows {
+                a.push(row.0);
+                to.push(row.1);
+                from.push(row.2);
+            }
+            to.append(&mut from);
+            let products = kernels::reduce(&a, &to, Reduction::Slope);
+            for (index, sums) in sums.iter_mut().enumerate() {
+                sums.push(products.clone().narrow(0, index, 1));
+            }
+        }
+        for (a, to, from) in rest {
+            sums[0].push(a.portable_inner_product(a));
+            // In half precision, the difference would be rounded.
+            let wide = DType::from(portable::accumulation_dtype([a.dtype()]));
+            let [to, from] = [to, from].map(|part| part.moved(a.device(), wide));
+            sums[1].push(a.portable_inner_product(&to.portable_minus(from)));
+        }
+        let [squared, slope] = sums.map(portable::total);
+        Some([squared?, slope?])
+    }
+
     /// The linear combination x a + y b, or x a + y b + z c, where this is a. A part of a parameter of which another
     /// vector has none stays as it is.
     ///

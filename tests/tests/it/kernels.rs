@@ -113,6 +113,12 @@ fn vectors_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     let b = vector([of([3.0, 4.0], ndarray), of([7.0, 8.0], flex)]);
     let products = a().products(&b).unwrap().map(|product| read(product)[0]);
     assert_eq!(products, [66.0, 94.0, 138.0]);
+    let twice = vector([of([6.0, 8.0], flex), of([14.0, 16.0], ndarray)]);
+    let slope = a()
+        .slope(&b, &twice)
+        .unwrap()
+        .map(|product| read(product)[0]);
+    assert_eq!(slope, [66.0, 94.0]);
     let number = |value: f32| Tensor::<1>::from_floats([value], ndarray);
     let combined = tensors::<1>(a().combine(number(2.0), &[(&b, number(-1.0))]));
     assert_eq!(
@@ -267,14 +273,16 @@ proptest! {
                 let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
 
                 let products = of(0).products(&of(1)).unwrap();
-                let expected = [0, 1, 2].map(|which| {
-                    total(made(reference_device).into_iter().map(|[a, b, _]| match which {
+                let slope = of(0).slope(&of(2), &of(1)).unwrap();
+                let expected = [0, 1, 2, 0, 3].map(|which| {
+                    total(made(reference_device).into_iter().map(|[a, b, c]| match which {
                         0 => inner_product(a.clone(), a),
                         1 => inner_product(a, b),
-                        _ => inner_product(b.clone(), b),
+                        2 => inner_product(b.clone(), b),
+                        _ => inner_product(a, b.cast(wide) - c.cast(wide)),
                     }).collect()).unwrap()
                 });
-                for (product, expected) in products.into_iter().zip(expected) {
+                for (product, expected) in products.into_iter().chain(slope).zip(expected) {
                     prop_assert_eq!(product.dtype(), wide);
                     let (product, expected) = (one(product), one(expected));
                     let bound = f64::min(tolerance, 1e-5) * (1.0 + expected.abs()) * 10.0;

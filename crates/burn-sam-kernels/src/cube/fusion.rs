@@ -20,6 +20,7 @@ impl<B: FusionBackend + ListBackend> ListBackend for Fusion<B> {
             Reduction::SquaredNorm { .. } => ("burn_sam_squared_norm", 1),
             Reduction::SquaredDistance => ("burn_sam_squared_distance", 1),
             Reduction::InnerProducts => ("burn_sam_inner_products", 3),
+            Reduction::Slope => ("burn_sam_slope", 2),
         };
         let count = a.0.len();
         let outputs = vec![(Shape::from([sums]), wide.into())];

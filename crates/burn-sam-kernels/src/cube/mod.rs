@@ -45,11 +45,15 @@ impl ListBackend for CubeBackend {
             Reduction::SquaredNorm { eta: Some(eta) } => (Sums::ScaledSquares, 1, eta),
             Reduction::SquaredDistance => (Sums::SquaredDistance, 1, 0.0),
             Reduction::InnerProducts => (Sums::Products, 3, 0.0),
+            Reduction::Slope => (Sums::Slope, 2, 0.0),
         };
 
-        let mut b = b.0.into_iter();
-        let items: Vec<Item> = (a.0.into_iter())
-            .map(|a| Item::new(flat([a].into_iter().chain(b.next()).collect()), 0.0))
+        let others = a.0.len();
+        let items: Vec<Item> = (a.0.into_iter().enumerate())
+            .map(|(index, a)| {
+                let others = b.0.iter().skip(index).step_by(others).cloned();
+                Item::new(flat([a].into_iter().chain(others).collect()), 0.0)
+            })
             .collect();
         let lists = items[0].tensors.len();
         let items: Vec<Item> = items.into_iter().filter(|item| item.len > 0).collect();
@@ -64,7 +68,7 @@ impl ListBackend for CubeBackend {
         let mut first = 0;
         // The partial sums and the launch's own information take a binding each.
         for launch in launches(items, lists, &client, 2) {
-            let (lens, [a, b, _]) = launch.lists();
+            let (lens, [a, b, c]) = launch.lists();
             // SAFETY: units stay within the tensors' lengths and the cubes that there are.
             unsafe {
                 shaders::partial_sums::launch_unchecked(
@@ -75,6 +79,7 @@ impl ListBackend for CubeBackend {
                     launch.vector_size,
                     a,
                     b,
+                    c,
                     lens,
                     span,
                     buffer(partials.clone(), 1),

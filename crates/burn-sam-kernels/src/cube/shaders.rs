@@ -21,6 +21,8 @@ pub(super) enum Sums {
     SquaredDistance,
     /// a², a b and b², whose partial sums follow each other.
     Products,
+    /// a² and a (b - c), likewise.
+    Slope,
 }
 
 /// Which way a perturbation goes, from what is written over.
@@ -49,6 +51,7 @@ impl From<Along> for Direction {
 /// the same bits.
 ///
 /// * `b` - empty for a sum of squares.
+/// * `c` - empty but for a slope.
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
 /// * `cubes` - of all launches.
@@ -58,6 +61,7 @@ impl From<Along> for Direction {
 pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
     a: &Sequence<Box<[Vector<F, N>]>>,
     b: &Sequence<Box<[Vector<F, N>]>>,
+    c: &Sequence<Box<[Vector<F, N>]>>,
     lens: &Sequence<usize>,
     span: usize,
     partials: &mut [A],
@@ -93,14 +97,20 @@ pub(super) fn partial_sums<F: Float, A: Float, N: Size>(
                 ab += term * other;
                 bb += other * other;
             }
+            if comptime!(sums == Sums::Slope) {
+                let to = Vector::<A, N>::cast_from(b[i][position]);
+                ab += term * (to - Vector::<A, N>::cast_from(c[i][position]));
+            }
             position += lanes;
         }
         start = end;
     }
     let own = CUBE_POS < start;
     write_sum::<A, N>(aa, partials, first, own);
-    if comptime!(sums == Sums::Products) {
+    if comptime!(sums == Sums::Products || sums == Sums::Slope) {
         write_sum::<A, N>(ab, partials, first + cubes, own);
+    }
+    if comptime!(sums == Sums::Products) {
         write_sum::<A, N>(bb, partials, first + 2 * cubes, own);
     }
 }

@@ -206,12 +206,8 @@ fn once<M: Module, T>(
     let there = wants_rise.then(|| walk::weights(&climbed));
     let (value, h) = pass(climbed, Pass::Climbed);
     // The slope at w along the way is about nothing, so that the loss has risen by 1/2 <h, e>.
-    let products = there.and_then(|there| {
-        let [one, less] = [1.0, -1.0].map(|value| there.number(value));
-        let e = there.combine(one, &[(&survey.weights, less)]);
-        h.products(&e)
-    });
-    let rise = products.map(|[hh, slope, _]| (hh, slope * 0.5));
+    let rise = there.and_then(|there| h.slope(&survey.weights, &there));
+    let rise = rise.map(|[hh, slope]| (hh, slope * 0.5));
 
     let hh = rise.as_ref().map(|(hh, _)| hh.clone());
     let (descent, length) = memory.limited(method, survey, h, hh);
