@@ -41,6 +41,9 @@ struct Options {
     /// Leave out the second table, which takes longer than the first
     #[arg(long)]
     no_methods: bool,
+    /// The methods of the second table, separated by commas; all, if not given
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    methods: Vec<String>,
     /// Where to write the rows, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -74,7 +77,10 @@ fn main() -> anyhow::Result<()> {
     };
     for model in models::NAMES.into_iter().filter(|name| is_wanted(name)) {
         if !options.no_methods {
-            of_methods.push(methods::measure(model, &device, runs, |_| true));
+            let is_measured = |method: &str| {
+                options.methods.is_empty() || options.methods.iter().any(|wanted| wanted == method)
+            };
+            of_methods.push(methods::measure(model, &device, runs, is_measured));
         }
         add(costs(model, name, &device, runs));
     }

@@ -89,7 +89,6 @@ impl<F: Fn(&str) -> bool> Steps<'_, F> {
         let mut methods = vec![
             ("sam", SamConfig::new()),
             ("msam", SamConfig::msam()),
-            ("auto_msam", SamConfig::auto_msam()),
             ("looksam", SamConfig::looksam()),
             ("friendly", SamConfig::friendly()),
             (
@@ -99,7 +98,7 @@ impl<F: Fn(&str) -> bool> Steps<'_, F> {
             ("wsam", SamConfig::new().with_descent(wsam)),
             ("limited", SamConfig::new().with_descent(Descent::Limited)),
             ("auto", SamConfig::auto()),
-            ("auto_looksam", SamConfig::auto_looksam()),
+            ("auto_two_pass", SamConfig::auto_two_pass()),
         ];
         methods.retain(|(name, _)| (self.is_wanted)(name));
         let (device, runs, loss) = (self.device, self.runs, &loss);

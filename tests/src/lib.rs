@@ -10,7 +10,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::activation::tanh;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
-use burn_sam::AscentPart;
+use burn_sam::{AscentPart, Descent, Radius, SamConfig};
 use example_common::Backend;
 pub use learner::{Learns, train};
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
@@ -76,6 +76,13 @@ impl Points {
             y: part.of(&self.y),
         }
     }
+}
+
+/// LookSAM whose rho sets itself at the steps that climb.
+pub fn auto_looksam() -> SamConfig {
+    SamConfig::looksam()
+        .with_radius(Radius::Rule { rise: 0.3 })
+        .with_descent(Descent::Limited)
 }
 
 /// So many cases of a property test, the same in each run.

@@ -55,7 +55,7 @@ fn msam_climbs_into_what_it_keeps() {
     for device in cpu_devices() {
         let (mut module, _) = parameters(&device.clone().autodiff(), 1);
         let size = 4 * module.num_params();
-        for sam in [SamConfig::msam(), SamConfig::auto_msam()] {
+        for sam in [SamConfig::msam(), SamConfig::auto()] {
             let (mut steps, mut optim) = (sam.steps(&module), SgdConfig::new().init());
             for step in 0..22 {
                 let (mut climb, before) = (0, allocated());

@@ -86,30 +86,37 @@ impl SamConfig {
         Self::default()
     }
 
-    /// SAM without a radius to choose, and without one that kills: rho [sets itself](Radius::Rule), and the
-    /// gradients to descend along are [limited](Descent::Limited) to the length of those at w.
+    /// SAM's gain for the base optimizer's price, with nothing to choose: one pass a step, along the last update
+    /// ([MSAM](Ascent::Msam)); rho [sets itself](Radius::Rule), from an estimate of the loss at w; and the gradients are
+    /// [limited](Descent::Limited) to half of their usual length.
     ///
-    /// Two passes a step. [`rho`](Self::with_rho) is where the radius starts, and matters little.
+    /// Of the first 20 steps, and of each 20th after, the pass is at w; these alone update running statistics (batch
+    /// normalization's), which are not those of w elsewhere. [`rho`](Self::with_rho) is where the radius starts, and
+    /// matters little.
     ///
     /// ```
-    /// use burn_sam::{Descent, Radius, SamConfig};
+    /// use burn_sam::{Ascent, Descent, Radius, SamConfig};
     ///
     /// let auto = SamConfig::new()
-    ///     .with_radius(Radius::Rule { rise: 0.7 })
+    ///     .with_ascent(Ascent::Msam)
+    ///     .with_radius(Radius::Rule { rise: 0.4 })
     ///     .with_descent(Descent::Limited);
     /// assert_eq!(SamConfig::auto(), auto);
     /// ```
     pub fn auto() -> Self {
         Self::default()
-            .with_radius(Radius::Rule { rise: 0.7 })
+            .with_ascent(Ascent::Msam)
+            .with_radius(Radius::Rule { rise: 0.4 })
             .with_descent(Descent::Limited)
     }
 
-    /// [`auto`](Self::auto) for little more than the base optimizer's time: [LookSAM](Self::looksam), whose
-    /// radius sets itself at every fifth step, with the steps between limited too.
-    pub fn auto_looksam() -> Self {
-        Self::looksam()
-            .with_radius(Radius::Rule { rise: 0.3 })
+    /// The same at two passes a step, along the gradient at w: rho [sets itself](Radius::Rule), and the gradients to
+    /// descend along are [limited](Descent::Limited) to the length of those at w.
+    ///
+    /// It gains a little more where most labels are wrong, at twice the price.
+    pub fn auto_two_pass() -> Self {
+        Self::default()
+            .with_radius(Radius::Rule { rise: 0.7 })
             .with_descent(Descent::Limited)
     }
 
@@ -135,18 +142,6 @@ impl SamConfig {
     /// SAM's.
     pub fn msam() -> Self {
         Self::default().with_rho(2.0).with_ascent(Ascent::Msam)
-    }
-
-    /// [`msam`](Self::msam) without a radius to choose: SAM's gain for the base optimizer's price. Rho
-    /// [sets itself](Radius::Rule) from an estimate of the loss at w, and the gradients are
-    /// [limited](Descent::Limited) to half of their usual length.
-    ///
-    /// One pass a step. [`rho`](Self::with_rho) is where the radius starts, and matters little.
-    pub fn auto_msam() -> Self {
-        Self::msam()
-            .with_rho(0.05)
-            .with_radius(Radius::Rule { rise: 0.4 })
-            .with_descent(Descent::Limited)
     }
 
     /// LookSAM over the whole model: every fifth step is one of SAM's, and the steps between take one pass
@@ -475,11 +470,10 @@ impl SamConfig {
 type Preset = fn() -> SamConfig;
 
 /// The methods that have a name.
-const PRESETS: [(&str, Preset); 8] = [
+const PRESETS: [(&str, Preset); 7] = [
     ("sam", SamConfig::new),
     ("auto", SamConfig::auto),
-    ("auto_looksam", SamConfig::auto_looksam),
-    ("auto_msam", SamConfig::auto_msam),
+    ("auto_two_pass", SamConfig::auto_two_pass),
     ("asam", SamConfig::asam),
     ("msam", SamConfig::msam),
     ("looksam", SamConfig::looksam),

@@ -140,7 +140,8 @@ impl SamSteps {
     ///         model.forward(inputs.clone()).square().mean()
     ///     });
     ///     model = updated;
-    ///     assert!(losses.at_w.is_some());
+    ///     // A step of one pass has the loss at w or at w + e(w).
+    ///     assert!(losses.at_w.or(losses.climbed).is_some());
     /// }
     /// let rho: f64 = steps.rho().into_scalar();
     /// # assert!(rho > 0.0 && rho != 0.05);
@@ -190,7 +191,7 @@ impl SamSteps {
     /// # let model = LinearConfig::new(2, 1).init(&device);
     /// # let inputs = Tensor::<2>::ones([16, 2], &device);
     /// # let mut optim = SgdConfig::new().init();
-    /// let mut steps = SamConfig::auto().with_ascent_fraction(0.125).steps(&model);
+    /// let mut steps = SamConfig::auto_two_pass().with_ascent_fraction(0.125).steps(&model);
     /// let (model, losses) = steps.minimize_on_part(&mut optim, 0.1, model, |model: &Linear, part| {
     ///     model.forward(part.of(&inputs)).square().mean()
     /// });

@@ -41,12 +41,10 @@ pub enum Method {
     Limited,
     /// Both
     Both,
-    /// Rho sets itself, and the descent is limited
+    /// Rho sets itself, and the descent is limited: one pass
     Auto,
-    /// The same at every fifth step, LookSAM's between
-    Autolooksam,
-    /// MSAM whose rho sets itself, limited: one pass
-    Automsam,
+    /// The same at two passes
+    Autotwopass,
 }
 
 impl Method {
@@ -85,18 +83,14 @@ impl Method {
                 limited.with_radius(raised)
             }
             Self::Auto => return Some(SamConfig::auto()),
-            Self::Autolooksam => return Some(SamConfig::auto_looksam()),
-            Self::Automsam => return Some(SamConfig::auto_msam()),
+            Self::Autotwopass => return Some(SamConfig::auto_two_pass()),
         };
         Some(config.with_rho(rho))
     }
 
     /// Whether it has a radius to choose.
     pub fn has_a_radius(self) -> bool {
-        !matches!(
-            self,
-            Self::Sgd | Self::Auto | Self::Autolooksam | Self::Automsam
-        )
+        !matches!(self, Self::Sgd | Self::Auto | Self::Autotwopass)
     }
 
     /// What its radii are measured in, over SAM's.
@@ -110,8 +104,8 @@ impl Method {
     /// A step's, on average, of the whole batch.
     pub fn passes(self) -> f64 {
         match self {
-            Self::Sgd | Self::Msam | Self::Random | Self::Automsam => 1.0,
-            Self::Looksam | Self::Fifth | Self::Autolooksam => 1.2,
+            Self::Sgd | Self::Msam | Self::Random | Self::Auto => 1.0,
+            Self::Looksam | Self::Fifth => 1.2,
             Self::Eighth => 1.125,
             Self::Twice => 3.0,
             _ => 2.0,
@@ -138,9 +132,8 @@ impl Method {
             Self::Raised => "SAM, rho raised",
             Self::Limited => "SAM, limited",
             Self::Both => "SAM, raised and limited",
-            Self::Auto => "SAM, rho by the rule",
-            Self::Autolooksam => "LookSAM, rho by the rule",
-            Self::Automsam => "MSAM, rho by the rule",
+            Self::Auto => "rule, one pass",
+            Self::Autotwopass => "rule, two passes",
         }
     }
 }

@@ -37,7 +37,7 @@ pub fn colour(method: Method) -> RGBColor {
         Method::Looksam | Method::Limited => RGBColor(0, 158, 115),
         Method::Raised => RGBColor(230, 159, 0),
         Method::Both => RGBColor(86, 180, 233),
-        Method::Auto | Method::Autolooksam => RGBColor(204, 121, 167),
+        Method::Auto | Method::Autotwopass => RGBColor(204, 121, 167),
         _ => RGBColor(150, 150, 150),
     }
 }

@@ -63,6 +63,8 @@ fn main() -> anyhow::Result<()> {
     create([Some(&options.picture), options.json.as_ref()])?;
 
     let sam = match options.rho {
+        // One pass has none on part of the batch.
+        None if options.ascent_fraction < 1.0 => SamConfig::auto_two_pass(),
         None => SamConfig::auto(),
         Some(rho) => SamConfig::new().with_rho(rho),
     };

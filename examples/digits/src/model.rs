@@ -142,7 +142,6 @@ impl Transformer {
             positions: positions.init([SIDE, WIDTH], device),
             encoder: TransformerEncoderConfig::new(WIDTH, 2 * WIDTH, 4, 2)
                 .with_norm_first(true)
-                .with_initializer(Initializer::XavierUniform { gain: 1.0 })
                 .init(device),
             output: LinearConfig::new(WIDTH, CLASSES).init(device),
         }

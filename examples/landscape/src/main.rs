@@ -159,7 +159,7 @@ fn train(options: &Options, split: &Split, device: &Device) -> anyhow::Result<Ve
         bar: &bar,
     };
     let model = seeded(Mlp::new, options.seed, device);
-    let sam = SamConfig::auto();
+    let sam = SamConfig::auto_two_pass();
     let models = NAMES
         .into_iter()
         .zip([None, Some(&sam)])

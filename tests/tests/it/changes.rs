@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor};
 use burn::train::TrainStep;
 use burn_sam::{Radius, SamConfig, SamModel, SamSteps};
 use burn_sam_tests::{
-    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, linear, panic_message,
-    read, same_training, same_values, values, warnings,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, auto_looksam, cpu_devices, devices, linear,
+    panic_message, read, same_training, same_values, values, warnings,
 };
 
 use crate::methods::{near, with_memory};
@@ -395,7 +395,7 @@ fn records_and_files_from_before_go_on() {
 fn an_outlier_does_not_poison_the_rule() {
     for device in cpu_devices() {
         let device = device.autodiff();
-        for sam in [SamConfig::auto(), SamConfig::auto_looksam().with_every(2)] {
+        for sam in [SamConfig::auto_two_pass(), auto_looksam().with_every(2)] {
             for size in [1.0, 30.0, 1e4, 1e8, 1e12] {
                 let mut model = Mlp::new(1, &device);
                 let mut steps = sam.steps(&model);

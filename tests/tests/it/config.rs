@@ -256,7 +256,7 @@ fn a_preset_goes_by_its_name() {
         ),
         (json!({"preset": "friendly"}), SamConfig::friendly()),
         (json!({"preset": "asam"}), SamConfig::asam()),
-        (json!("auto_looksam"), SamConfig::auto_looksam()),
+        (json!("auto_two_pass"), SamConfig::auto_two_pass()),
     ] {
         assert_eq!(file(&json).unwrap(), config, "{json}");
         let nested = json!({"batch_size": 1, "sam": json}).to_string();

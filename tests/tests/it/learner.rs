@@ -229,7 +229,7 @@ fn rho_is_logged_beside_the_loss() {
         let device = device.autodiff();
         let model = Mlp::new(1, &device);
         let (mut by_hand, mut optim) = (model.clone(), SgdConfig::new().init());
-        let mut steps = SamConfig::auto().steps(&model);
+        let mut steps = SamConfig::auto_two_pass().steps(&model);
         let mut expected = Vec::new();
         for batch in 0..BATCHES {
             expected.push(f64::from(read(steps.rho())[0]));
@@ -238,7 +238,7 @@ fn rho_is_logged_beside_the_loss() {
                 steps.minimize(&mut optim, LR, by_hand, |model: &Mlp| model.loss(&points));
         }
 
-        let mut model = SamConfig::auto().init(model);
+        let mut model = SamConfig::auto_two_pass().init(model);
         let rho = model.rho_metric();
         let directory = temporary();
         let learner = Learner::new(model, SgdConfig::new().init(), LR);
@@ -283,7 +283,7 @@ fn a_radius_sets_itself_on_part_of_the_batch() {
         .map(|points| (points.clone(), q(&points)))
         .find(|(_, q)| (0.14..7.0).contains(q))
         .expect("one of fifty");
-    let sam = SamConfig::auto()
+    let sam = SamConfig::auto_two_pass()
         .with_radius(Radius::Rule { rise })
         .with_ascent_fraction(0.25);
     let wrapped = sam.init_on_part(model.clone(), |points: &Points, part| Points {

@@ -11,8 +11,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Ascent, Between, Climbed, Descent, Radius, SamConfig, SamModel};
 use burn_sam_tests::{
-    FEATURES, Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, linear, panic_message,
-    pseudo_random, random_cases, read, same_training, same_values, values,
+    FEATURES, Mlp, NormMlp, Points, TrainingModel, auto_looksam, cpu_devices, devices, linear,
+    panic_message, pseudo_random, random_cases, read, same_training, same_values, values,
 };
 use proptest::prelude::*;
 
@@ -35,12 +35,12 @@ pub(crate) fn with_memory() -> Vec<SamConfig> {
             gamma: 0.8,
             decoupled: true,
         }),
+        SamConfig::auto_two_pass(),
         SamConfig::auto(),
-        SamConfig::auto_msam(),
         SamConfig::msam()
             .with_rho(0.3)
             .with_descent(Descent::Limited),
-        SamConfig::auto_looksam().with_every(3),
+        auto_looksam().with_every(3),
         SamConfig::friendly().with_radius(Radius::Rule { rise: 0.7 }),
         sam.clone().with_ascent(Ascent::Vasso { theta: 0.4 }),
         sam.clone().with_radius(Radius::LeSam {

@@ -42,7 +42,7 @@ fn it_is_its_equations() {
     for device in devices() {
         let device = device.autodiff();
         let mut model = Mlp::new(1, &device);
-        let mut steps = SamConfig::auto_msam().steps(&model);
+        let mut steps = SamConfig::auto().steps(&model);
         let (mut rho, mut means, mut first, mut m) = (0.05, [f64::NAN; 2], f64::NAN, f64::NAN);
         for (step, points) in batches(&device).iter().cycle().take(44).enumerate() {
             let w = model.clone();
@@ -105,7 +105,7 @@ fn the_sharpness_metric_has_the_estimate() {
     const BATCHES: u64 = 23;
     for device in cpu_devices() {
         let device = device.autodiff();
-        for sam in [SamConfig::auto_msam(), SamConfig::msam().with_rho(0.1)] {
+        for sam in [SamConfig::auto(), SamConfig::msam().with_rho(0.1)] {
             let start = Mlp::new(1, &device);
             let (mut by_hand, mut steps) = (start.clone(), sam.steps(&start));
             let mut expected = Vec::new();
@@ -116,7 +116,7 @@ fn the_sharpness_metric_has_the_estimate() {
                     at = Some(model.clone());
                     model.loss(&points)
                 });
-                if sam == SamConfig::auto_msam() && stays(batch as usize) {
+                if sam == SamConfig::auto() && stays(batch as usize) {
                     continue;
                 }
                 let at = at.expect("a pass");

@@ -6,7 +6,8 @@ use burn::tensor::{DType, Device, Tensor};
 use burn::train::{ItemLazy, TrainOutput, TrainStep};
 use burn_sam::{Ascent, Descent, Radius, SamConfig};
 use burn_sam_tests::{
-    Mlp, Points, cpu_devices, devices, panic_message, random_cases, read, same_training, values,
+    Mlp, Points, auto_looksam, cpu_devices, devices, panic_message, random_cases, read,
+    same_training, values,
 };
 use proptest::prelude::*;
 
@@ -68,8 +69,8 @@ fn over_the_edge() -> Vec<SamConfig> {
             .with_descent(Descent::Limited),
         SamConfig::looksam().with_rho(2.0),
         SamConfig::friendly().with_rho(2.0),
-        SamConfig::auto().with_rho(2.0),
-        SamConfig::auto_looksam().with_rho(2.0),
+        SamConfig::auto_two_pass().with_rho(2.0),
+        auto_looksam().with_rho(2.0),
         sam.clone().with_radius(Radius::Raised { steps: 1 }),
         sam.with_descent(Descent::Wsam {
             gamma: 0.6,
@@ -318,8 +319,8 @@ fn the_rule_is_its_equations() {
     for device in cpu_devices() {
         let device = device.autodiff();
         for (sam, pace, every) in [
-            (SamConfig::auto(), [0.9, 0.1], 1),
-            (SamConfig::auto_looksam().with_every(2), [0.7, 0.3], 2),
+            (SamConfig::auto_two_pass(), [0.9, 0.1], 1),
+            (auto_looksam().with_every(2), [0.7, 0.3], 2),
         ] {
             let Radius::Rule { rise } = sam.radius() else {
                 panic!("{sam}")
@@ -377,7 +378,7 @@ const IN_RANGE: f64 = 8.0;
 fn micro_batches_and_devices_give_the_rule_the_mean_of_their_losses() {
     for device in devices() {
         let device = device.autodiff();
-        let sam = SamConfig::auto().with_radius(Radius::Rule { rise: IN_RANGE });
+        let sam = SamConfig::auto_two_pass().with_radius(Radius::Rule { rise: IN_RANGE });
         let mut rule = Rule {
             rise: IN_RANGE,
             pace: [0.9, 0.1],
@@ -444,7 +445,7 @@ fn the_rule_survives_an_odd_batch() {
         let points = Points::new(0, &device);
         let train = |scale: fn(usize) -> f32| {
             let model = Mlp::new(1, &device);
-            let mut steps = SamConfig::auto().steps(&model);
+            let mut steps = SamConfig::auto_two_pass().steps(&model);
             let mut optim = SgdConfig::new().init();
             (0..40)
                 .map(|step| {
@@ -494,14 +495,14 @@ fn over_an_edge_a_parameter_without_a_gradient_at_w_stays() {
 #[test]
 fn the_rule_wants_to_know_the_loss() {
     let device = cpu_devices()[0].clone().autodiff();
-    let wrapped = SamConfig::auto().init(Edge::new(&device));
+    let wrapped = SamConfig::auto_two_pass().init(Edge::new(&device));
     let message = panic_message(|| TrainStep::step(&wrapped, ()));
     assert!(
         message.contains("SamModel::with_loss") && message.contains("Loss"),
         "{message}"
     );
     let model = Edge::new(&device);
-    let mut steps = SamConfig::auto().steps(&model);
+    let mut steps = SamConfig::auto_two_pass().steps(&model);
     let message = panic_message(|| {
         steps.optimize(&mut SgdConfig::new().init(), LR, model, |model: &Edge| {
             ((), model.loss().backward())
@@ -512,15 +513,15 @@ fn the_rule_wants_to_know_the_loss() {
 
 #[test]
 fn what_makes_no_sense_is_refused_with_its_reason() {
-    let auto = SamConfig::auto;
+    let auto = SamConfig::auto_two_pass;
     type Refused = (fn() -> SamConfig, &'static str);
     let refused: [Refused; 8] = [
         (
-            || SamConfig::auto().with_ascent(Ascent::Random),
+            || SamConfig::auto_two_pass().with_ascent(Ascent::Random),
             "random perturbation takes none at w",
         ),
-        (|| SamConfig::auto().with_start(3), "start"),
-        (|| SamConfig::auto().with_rho(0.0), "rho is 0"),
+        (|| SamConfig::auto_two_pass().with_start(3), "start"),
+        (|| SamConfig::auto_two_pass().with_rho(0.0), "rho is 0"),
         (
             || SamConfig::new().with_radius(Radius::Rule { rise: 0.0 }),
             "radius.rule.rise is 0",

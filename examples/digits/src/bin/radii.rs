@@ -35,7 +35,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "sam,raised,limited,both,auto"
+        default_value = "sam,raised,limited,both,auto,autotwopass"
     )]
     methods: Vec<Method>,
     /// Parts of the training labels that are replaced by random ones, 0 to 1, separated by commas
@@ -353,7 +353,7 @@ fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
             }
             let style = colour(method).stroke_width(2);
             let line = match method {
-                Method::Autolooksam => {
+                Method::Autotwopass => {
                     let dashes = DashedLineSeries::new(points, 6, 4, style);
                     chart.draw_series(dashes)?
                 }
@@ -431,7 +431,7 @@ mod tests {
         let svg = std::fs::read_to_string(file.path()).unwrap();
         for text in [
             "SAM, raised and limited",
-            "SAM, rho by the rule",
+            "rule, one pass",
             "perceptron",
             "test accuracy, %",
         ] {

@@ -59,7 +59,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "sam,msam,looksam,asam,both,auto,autolooksam"
+        default_value = "sam,msam,looksam,asam,both,auto,autotwopass"
     )]
     methods: Vec<Method>,
     /// Number of passes over the training images
