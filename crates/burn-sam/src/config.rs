@@ -99,14 +99,14 @@ impl SamConfig {
     ///
     /// let auto = SamConfig::new()
     ///     .with_ascent(Ascent::Msam)
-    ///     .with_radius(Radius::Rule { rise: 0.4 })
+    ///     .with_radius(Radius::Rule { rise: 0.45 })
     ///     .with_descent(Descent::Limited);
     /// assert_eq!(SamConfig::auto(), auto);
     /// ```
     pub fn auto() -> Self {
         Self::default()
             .with_ascent(Ascent::Msam)
-            .with_radius(Radius::Rule { rise: 0.4 })
+            .with_radius(Radius::Rule { rise: 0.45 })
             .with_descent(Descent::Limited)
     }
 

@@ -61,7 +61,7 @@ pub use flatness::{
 #[cfg(feature = "plot")]
 pub use flatness::{Picture, PictureError};
 #[cfg(feature = "train")]
-pub use learner::{RhoMetric, SamModel, SharpnessMetric};
+pub use learner::{LossAtWMetric, RhoMetric, SamModel, SharpnessMetric};
 pub use method::{Ascent, Between, Descent, Radius};
 pub use optimizer::SamOptimizer;
 pub use part::AscentPart;

@@ -89,7 +89,7 @@ fn it_is_its_equations() {
             let room = means[0]
                 .min((first - means[0]).max(first * 0.01))
                 .max(first * 1e-6);
-            let q = ((means[1] - means[0]) / (room * 0.4)).clamp(1e-3, 1e3);
+            let q = ((means[1] - means[0]) / (room * 0.45)).clamp(1e-3, 1e3);
             rho = (rho * (-0.1 * (q.ln() / 2.0).clamp(-1.0, 1.0)).exp()).clamp(1e-4, 20.0);
             let got = f64::from(read(steps.rho())[0]);
             // A rise that is lost in rounding is clamped; then the least of it shows.
@@ -99,52 +99,64 @@ fn it_is_its_equations() {
     }
 }
 
-/// In the Learner's log: half of the slope at w + e(w) times the way there, whether or not rho needs it.
+/// In the Learner's log: half of the slope at w + e(w) times the way there, whether or not rho needs it; and the loss
+/// there, less that, or at w, where a step has it.
 #[test]
-fn the_sharpness_metric_has_the_estimate() {
+fn the_metrics_have_the_estimate() {
     const BATCHES: u64 = 23;
     for device in cpu_devices() {
         let device = device.autodiff();
         for sam in [SamConfig::auto(), SamConfig::msam().with_rho(0.1)] {
             let start = Mlp::new(1, &device);
             let (mut by_hand, mut steps) = (start.clone(), sam.steps(&start));
-            let mut expected = Vec::new();
+            let (mut expected, mut losses) = (Vec::new(), Vec::new());
             for batch in 0..BATCHES {
                 let (points, w) = (Points::new(batch, &device), by_hand.clone());
                 let mut at = None;
-                (by_hand, _) = steps.minimize(&mut sgd(), LR, by_hand, |model: &Mlp| {
+                let passes;
+                (by_hand, passes) = steps.minimize(&mut sgd(), LR, by_hand, |model: &Mlp| {
                     at = Some(model.clone());
                     model.loss(&points)
                 });
+                let loss = passes.at_w.or(passes.climbed).expect("a pass");
+                let loss = f64::from(read(loss)[0]);
                 if sam == SamConfig::auto() && stays(batch as usize) {
+                    losses.push(loss);
                     continue;
                 }
                 let at = at.expect("a pass");
                 let e: Vec<f64> = flat(&at).iter().zip(flat(&w)).map(|(a, w)| a - w).collect();
-                expected.push(0.5 * dot(&at.flat_gradients(&points), &e));
+                let rise = 0.5 * dot(&at.flat_gradients(&points), &e);
+                expected.push(rise);
+                losses.push(loss - rise);
             }
             let mut model = sam.init(start);
             let sharpness = model.sharpness(|output: &RegressionOutput| output.loss.clone());
+            let loss_at_w = model.loss_at_w(|output: &RegressionOutput| output.loss.clone());
             let directory = tempfile::tempdir().unwrap();
             let learner = Learner::new(model, sgd(), LR);
             train(learner, (BATCHES, &device), directory.path(), |training| {
                 training
-                    .metrics((sharpness,))
+                    .metrics((sharpness, loss_at_w))
                     .with_metric_logger(FileMetricLogger::new(directory.path()))
                     .num_epochs(1)
             });
-            let log = directory.path().join("train/epoch-1/Sharpness.log");
-            let log = std::fs::read_to_string(log).unwrap();
-            let logged: Vec<f64> = (log.lines())
-                .filter_map(|line| line.strip_suffix(",1")?.parse().ok())
-                .collect();
-            assert_eq!(logged.len(), expected.len(), "{log}");
+            let logged = |name: &str| -> Vec<f64> {
+                let log = directory.path().join(format!("train/epoch-1/{name}.log"));
+                let log = std::fs::read_to_string(log).unwrap();
+                let value = |line: &str| line.strip_suffix(",1")?.parse().ok();
+                log.lines().filter_map(value).collect()
+            };
             assert!(
                 expected[1..].iter().any(|rise| rise.abs() > 1e-4),
                 "{expected:?}"
             );
-            for (logged, expected) in logged.iter().zip(&expected) {
-                assert!((logged - expected).abs() < 1e-4, "{logged} for {expected}");
+            for (name, expected) in [("Sharpness", expected), ("Loss_at_w", losses)] {
+                let logged = logged(name);
+                assert_eq!(logged.len(), expected.len(), "{name}");
+                for (logged, expected) in logged.iter().zip(&expected) {
+                    assert!((logged - expected).abs() < 1e-4, "{logged} for {expected}");
+                }
             }
         }
     }

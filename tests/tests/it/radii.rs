@@ -1,12 +1,13 @@
 //! How far to climb, what a climb that went too far comes to, and the limit of what is descended along.
 
 use burn::module::{Module, Param, ParamGroup};
-use burn::optim::{GradientsAccumulator, MultiGradientsParams, SgdConfig};
+use burn::nn::Linear;
+use burn::optim::{AdamConfig, GradientsAccumulator, MultiGradientsParams, SgdConfig};
 use burn::tensor::{DType, Device, Tensor};
 use burn::train::{ItemLazy, TrainOutput, TrainStep};
 use burn_sam::{Ascent, Descent, Radius, SamConfig};
 use burn_sam_tests::{
-    Mlp, Points, auto_looksam, cpu_devices, devices, panic_message, random_cases, read,
+    Mlp, Points, auto_looksam, cpu_devices, devices, linear, panic_message, random_cases, read,
     same_training, values,
 };
 use proptest::prelude::*;
@@ -572,4 +573,42 @@ fn what_makes_no_sense_is_refused_with_its_reason() {
     assert!(error.contains("radius.rule.rise is -1"), "{error}");
     let error = load(r#"{"radius": {"rule": {"rise": 0.7}}, "start": 4}"#).unwrap_err();
     assert!(error.contains("radius rule and start"), "{error}");
+}
+
+/// A regression without noise, in full batches: the rise there is that of a valley, not of noise.
+#[test]
+fn the_rule_does_not_hold_up_a_loss_that_can_go_to_nothing() {
+    const STEPS: usize = 6000;
+    let device = Device::flex().autodiff();
+    let x: Vec<f32> = (0..64).map(|i| i as f32 / 32.0 - 1.0).collect();
+    let x = Tensor::<1>::from_floats(x.as_slice(), &device).unsqueeze_dim::<2>(1);
+    let y = (x.clone() * 3.0).sin();
+    let [hidden, output] = [linear(1, 1, 32, &device), linear(2, 32, 1, &device)];
+    let loss = |(hidden, output): &(Linear, Linear)| {
+        let fit = output.forward(hidden.forward(x.clone()).tanh());
+        (fit - y.clone()).square().mean()
+    };
+    let [adam, one_pass, two_passes] = [
+        None,
+        Some(SamConfig::auto()),
+        Some(SamConfig::auto_two_pass()),
+    ]
+    .map(|sam| {
+        // With a rho of 0, SAM is the base.
+        let sam = sam.unwrap_or_else(|| SamConfig::new().with_rho(0.0));
+        let mut model = (hidden.clone(), output.clone());
+        let (mut steps, mut optim) = (sam.steps(&model), AdamConfig::new().init());
+        let mut last = 0.0;
+        for step in 0..STEPS {
+            (model, _) = steps.minimize(&mut optim, 0.01, model, loss);
+            if step + 100 >= STEPS {
+                last += f64::from(read(loss(&model))[0]) / 100.0;
+            }
+        }
+        last
+    });
+    // Twice is what we promise of a usual run.
+    for held in [one_pass, two_passes] {
+        assert!(held < 4.0 * adam, "{held} where Adam alone has {adam}");
+    }
 }

@@ -61,6 +61,28 @@ impl RhoMetric {
     }
 }
 
+/// The loss at w of SAM's steps, beside the others in the dashboard and the logs of Burn's `Learner`. From
+/// [`SamModel::loss_at_w`](crate::SamModel::loss_at_w).
+///
+/// A method of one pass ([`SamConfig::auto`](crate::SamConfig::auto), [`Ascent::Msam`](crate::Ascent::Msam)) takes it at
+/// w + e(w), and the loss that other metrics see is that, which may be far above. This one is less what it has risen by on
+/// the way, estimated; where a step has a pass at w, it is that one's. It is a metric of training steps, as
+/// [`SharpnessMetric`] is, and is read where that is read.
+#[derive(Clone)]
+pub struct LossAtWMetric(PerStep<Tensor<1>>);
+
+impl LossAtWMetric {
+    /// And where a model puts the loss of each step.
+    pub(crate) fn new() -> (Self, Steps<Tensor<1>>) {
+        let description = "The loss at w, where SAM's step has none there an estimate of it";
+        let (metric, steps) = PerStep::new("Loss at w", description, |loss: Tensor<1>| {
+            let [count] = loss.dims();
+            Ok((loss.mean().try_into_scalar::<f64>()?, count))
+        });
+        (Self(metric), steps)
+    }
+}
+
 /// Where a model puts a value for each training step. Without the metric, nothing is kept.
 pub(crate) struct Steps<V>(Weak<Queue<V>>);
 
@@ -199,3 +221,4 @@ macro_rules! metric {
 
 metric!(SharpnessMetric);
 metric!(RhoMetric);
+metric!(LossAtWMetric);

@@ -24,7 +24,7 @@ use crate::diagnostics::{Batch, LearnerModule};
 use crate::part::AscentPart;
 use crate::step::{ByParameter, Memory, Pass, Passes, Survey, Want, passes, take};
 use metric::Steps;
-pub use metric::{RhoMetric, SharpnessMetric};
+pub use metric::{LossAtWMetric, RhoMetric, SharpnessMetric};
 
 impl SamConfig {
     /// Wraps a model, so that Burn's `Learner` trains it with SAM. That is the whole change, with
@@ -126,6 +126,7 @@ impl SamConfig {
             loss: loss_of_burns(),
             sharpness: None,
             radius: None,
+            loss_at_w: None,
         }
     }
 }
@@ -165,6 +166,7 @@ pub struct SamModel<M: TrainStep> {
     loss: Option<Loss<M::Output>>,
     sharpness: Option<Steps<[Tensor<1>; 2]>>,
     radius: Option<Steps<Tensor<1>>>,
+    loss_at_w: Option<Steps<Tensor<1>>>,
 }
 
 /// Makes part of a batch.
@@ -265,6 +267,20 @@ impl<M: TrainStep> SamModel<M> {
         metric
     }
 
+    /// A metric that shows the loss at w of each training step, also of a method whose only pass is at w + e(w). `loss` is
+    /// as for [`sharpness`](Self::sharpness).
+    ///
+    /// A model has one such metric: another call takes the place of the one before.
+    pub fn loss_at_w(
+        &mut self,
+        loss: impl Fn(&M::Output) -> Tensor<1> + Send + Sync + 'static,
+    ) -> LossAtWMetric {
+        let (metric, steps) = LossAtWMetric::new();
+        self.loss = Some(Arc::new(loss));
+        self.loss_at_w = Some(steps);
+        metric
+    }
+
     /// The update of the model, and what is remembered of it.
     fn update<G: ByParameter>(
         self,
@@ -325,6 +341,7 @@ impl<M: TrainStep + Clone> Clone for SamModel<M> {
             loss: self.loss.clone(),
             sharpness: self.sharpness.clone(),
             radius: self.radius.clone(),
+            loss_at_w: self.loss_at_w.clone(),
         }
     }
 }
@@ -355,7 +372,7 @@ where
         let (method, memory) = (self.sam.method(), &self.memory);
         let want = Want {
             counted,
-            rise: self.sharpness.is_some(),
+            rise: self.sharpness.is_some() || self.loss_at_w.is_some(),
         };
         // Another micro-batch may climb along what is kept once more, so that it is not lent.
         let at_w = (&self.model, Survey::of(method, &self.model), None);
@@ -372,10 +389,11 @@ where
         if let Some(radius) = &self.radius {
             radius.push(Some(memory.rho(method)));
         }
-        let seen = || {
-            let loss = self.loss.as_ref()?;
-            taken.seen(|output| Some(loss(output).without_autodiff()))
-        };
+        let loss_of = |output: &M::Output| Some(self.loss.as_ref()?(output).without_autodiff());
+        let seen = || taken.seen(loss_of);
+        if let Some(loss_at_w) = &self.loss_at_w {
+            loss_at_w.push(taken.loss_at_w(loss_of));
+        }
         if let Some(sharpness) = &self.sharpness {
             sharpness.push(seen().map(|seen| seen.losses));
         }
@@ -544,6 +562,7 @@ impl<M: TrainStep + Module> Module for SamModel<M> {
             loss: self.loss.clone(),
             sharpness: self.sharpness.clone(),
             radius: self.radius.clone(),
+            loss_at_w: self.loss_at_w.clone(),
         }
     }
 

@@ -165,15 +165,23 @@ impl<T> Taken<T> {
     /// What there is for the law that sets rho to see; the losses are without autodiff.
     pub(crate) fn seen(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Seen> {
         let climbed = loss(self.passes.climbed.as_ref()?)?;
-        let at_w = match (&self.passes.at_w, &self.rise) {
-            (Some(at_w), _) => loss(at_w)?,
-            (None, Some(rise)) => climbed.clone().mean() - beside(rise.clone(), &climbed),
-            (None, None) => return None,
-        };
+        let at_w = self.loss_at_w(loss)?;
         Some(Seen {
             losses: [at_w, climbed],
             ratio: self.ratio.clone(),
         })
+    }
+}
+
+impl<T> Taken<T> {
+    /// As far as it is known.
+    pub(crate) fn loss_at_w(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Tensor<1>> {
+        if let Some(at_w) = &self.passes.at_w {
+            return loss(at_w);
+        }
+        let climbed = loss(self.passes.climbed.as_ref()?)?.mean();
+        let rise = self.rise.clone()?;
+        Some(climbed.clone() - beside(rise, &climbed))
     }
 }
 
