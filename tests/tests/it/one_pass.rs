@@ -1,13 +1,17 @@
 //! The rule at one pass: MSAM whose rho sets itself, and what is limited without gradients at w.
 
-use burn::optim::{ModuleOptimizer, SgdConfig};
+use burn::module::Module;
+use burn::optim::{GradientsAccumulator, ModuleOptimizer, MultiGradientsParams, SgdConfig};
 use burn::tensor::Device;
 use burn::train::logger::FileMetricLogger;
-use burn::train::{Learner, RegressionOutput};
-use burn_sam::{Ascent, Descent, Radius, SamConfig};
+use burn::train::{Learner, RegressionOutput, TrainStep};
+use burn_sam::{Ascent, Descent, Radius, SamConfig, SamSteps};
 use burn_sam_tests::{
-    Mlp, Points, cpu_devices, devices, panic_message, read, same_values, train, values,
+    Mlp, NormMlp, Points, TrainingModel, cpu_devices, devices, panic_message, read, same_values,
+    train, values,
 };
+
+use crate::methods::near;
 
 const LR: f64 = 0.05;
 
@@ -222,4 +226,70 @@ fn what_does_not_go_with_one_pass_is_refused() {
             model.loss(points)
         });
     assert!(!same_values(&model, &start));
+}
+
+/// Beyond the steps that stay at w: in a loop, in the Learner, from a record, with micro-batches and over devices.
+#[test]
+fn steps_that_climb_are_the_same_everywhere() {
+    for device in cpu_devices() {
+        let device = device.autodiff();
+        let (sam, points) = (SamConfig::auto(), batches(&device));
+        let mut model = NormMlp::new(1, &device);
+        let mut steps = sam.steps(&model);
+        let mut wrapped =
+            sam.init(NormMlp::new(1, &device).load_record(model.clone().into_record()));
+        let (mut optim, mut learner_optim) = (sgd(), sgd());
+        let mut resumed = None;
+        for step in 0..26 {
+            let points = &points[step % points.len()];
+            let before = model.statistics();
+            (model, _) = steps.minimize(&mut optim, LR, model, |model: &NormMlp| {
+                model.predict(points).loss
+            });
+            // Those of w alone.
+            let climbs = step != 0 && !stays(step);
+            assert_eq!(model.statistics() == before, climbs, "{step}");
+            if let Some((model, steps)) = &mut resumed {
+                let (next, _) = SamSteps::minimize(
+                    steps,
+                    &mut sgd(),
+                    LR,
+                    NormMlp::clone(model),
+                    |model: &NormMlp| model.predict(points).loss,
+                );
+                *model = next;
+            }
+            if step == 22 {
+                let mut steps_of_record = sam.steps(&NormMlp::new(5, &device));
+                let record = steps.record(model.clone());
+                let fresh = NormMlp::new(5, &device);
+                let loaded = steps_of_record.try_load_record(fresh, record).unwrap();
+                resumed = Some((loaded, steps_of_record));
+            }
+            let grads = TrainStep::step(&wrapped, points.clone()).grads;
+            wrapped = TrainStep::optimize(wrapped, &mut learner_optim, LR.into(), grads);
+        }
+        let (resumed, resumed_steps) = resumed.unwrap();
+        assert!(same_values(&resumed, &model));
+        assert_eq!(read(resumed_steps.rho()), read(steps.rho()));
+        near(&*wrapped, &model, 1e-5);
+        assert!((read(wrapped.rho())[0] / read(steps.rho())[0] - 1.0).abs() < 1e-4);
+
+        let (mut one, mut several) = (wrapped.clone(), wrapped);
+        let (mut optim, mut optim_of_several) = (sgd(), sgd());
+        for pair in points[..4].windows(2) {
+            let mut accumulator = GradientsAccumulator::new();
+            let mut grads = MultiGradientsParams::default();
+            for points in pair {
+                accumulator.accumulate(&one, TrainStep::step(&one, points.clone()).grads);
+                let worker = several.clone().fork(&device);
+                let step = TrainStep::step(&worker, points.clone());
+                grads.grads.push((step.grads, device.clone().inner()));
+            }
+            one = TrainStep::optimize(one, &mut optim, LR.into(), accumulator.grads());
+            several = TrainStep::optimize_multi(several, &mut optim_of_several, LR.into(), grads);
+        }
+        near(&*several, &*one, 1e-5);
+        assert!((read(several.rho())[0] / read(one.rho())[0] - 1.0).abs() < 1e-4);
+    }
 }
