@@ -7,7 +7,8 @@
 //!    all parts, with a T of 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
 //!    ([ASAM](https://arxiv.org/abs/2102.11600));
 //! 2. [`perturbed`](Vector::perturbed), w + rho T² g / (norm + eps);
-//! 3. [`products`](Vector::products), the inner products of two vectors, all in one pass over memory;
+//! 3. [`products`](Vector::products), the inner products of two vectors, and [`slope`](Vector::slope), how steep one is along a
+//!    way, all in one pass over memory;
 //! 4. [`combine`](Vector::combine), linear combinations, whose coefficients are on the device.
 //!
 //! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parts on these

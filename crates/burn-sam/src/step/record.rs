@@ -198,92 +198,86 @@ impl<M: Module> Module for Remembering<M> {
 /// Under the path `sam`.
 impl Memory {
     pub(crate) fn visit<Visitor: ModuleVisitor>(&self, visitor: &mut Visitor) {
+        fn inside<V: ModuleVisitor>(visitor: &mut V, name: &str, visit: impl FnOnce(&mut V)) {
+            visitor.enter_module(name, CONTAINER);
+            visit(visitor);
+            visitor.exit_module(name, CONTAINER);
+        }
+
         if self.is_empty() {
             return;
         }
-        visitor.enter_module("sam", "Struct:Memory");
-        if let (Some(count), Some(share)) = (self.count, &self.share) {
-            visitor.enter_module("count", "Struct:Memory");
-            visitor.visit_int(&as_param(count, share));
-            visitor.exit_module("count", "Struct:Memory");
-        }
-        if let Some(share) = &self.share {
-            visitor.enter_module("share", "Struct:Memory");
-            visitor.visit_float(share);
-            visitor.exit_module("share", "Struct:Memory");
-        }
-        if let Some(lr) = self.lr {
-            visitor.enter_module("lr", "Struct:Memory");
-            visitor.visit_float(&lr_as_param(lr, &self.device_or_default()));
-            visitor.exit_module("lr", "Struct:Memory");
-        }
-        if let Some(state) = &self.state {
-            visitor.enter_module("radius", "Struct:Memory");
-            visitor.visit_float(state);
-            visitor.exit_module("radius", "Struct:Memory");
-        }
-        if let Some(length) = &self.length {
-            visitor.enter_module("length", "Struct:Memory");
-            visitor.visit_float(length);
-            visitor.exit_module("length", "Struct:Memory");
-        }
-        if let Some(keep) = self.keep {
-            visitor.enter_module(keep.name, "Struct:Memory");
-            for slot in &self.slots {
-                visitor.enter_module(&slot.path, "Struct:Memory");
-                visitor.visit_float(&slot.value);
-                visitor.exit_module(&slot.path, "Struct:Memory");
+        inside(visitor, "sam", |visitor| {
+            if let (Some(count), Some(share)) = (self.count, &self.share) {
+                inside(visitor, "count", |v| v.visit_int(&as_param(count, share)));
             }
-            visitor.exit_module(keep.name, "Struct:Memory");
-        }
-        visitor.exit_module("sam", "Struct:Memory");
+            let lr = self.lr_as_param();
+            let numbers = [("share", &self.share), ("lr", &lr)].into_iter();
+            for (name, number) in numbers.chain([("radius", &self.state), ("length", &self.length)])
+            {
+                if let Some(number) = number {
+                    inside(visitor, name, |v| v.visit_float(number));
+                }
+            }
+            if let Some(keep) = self.keep {
+                inside(visitor, keep.name, |visitor| {
+                    for slot in &self.slots {
+                        inside(visitor, &slot.path, |v| v.visit_float(&slot.value));
+                    }
+                });
+            }
+        });
     }
 
     pub(crate) fn map<Mapper: ModuleMapper>(mut self, mapper: &mut Mapper) -> Self {
+        fn inside<M: ModuleMapper, T>(
+            mapper: &mut M,
+            name: &str,
+            map: impl FnOnce(&mut M) -> T,
+        ) -> T {
+            mapper.enter_module(name, CONTAINER);
+            let mapped = map(mapper);
+            mapper.exit_module(name, CONTAINER);
+            mapped
+        }
+
         if self.is_empty() {
             return self;
         }
-        mapper.enter_module("sam", "Struct:Memory");
-        if let (Some(count), Some(share)) = (self.count, &self.share) {
-            mapper.enter_module("count", "Struct:Memory");
-            let count = mapper.map_int(as_param(count, share));
-            self.count = Some(count.val().into_scalar::<i64>() as usize);
-            mapper.exit_module("count", "Struct:Memory");
-        }
-        mapper.enter_module("share", "Struct:Memory");
-        self.share = self.share.map(|share| mapper.map_float(share));
-        mapper.exit_module("share", "Struct:Memory");
-        mapper.enter_module("lr", "Struct:Memory");
-        let device = self.device_or_default();
-        self.lr = self.lr.map(|lr| {
-            let lr = mapper.map_float(lr_as_param(lr, &device));
-            lr.val().into_scalar::<f32>()
-        });
-        mapper.exit_module("lr", "Struct:Memory");
-        mapper.enter_module("radius", "Struct:Memory");
-        self.state = self.state.map(|state| mapper.map_float(state));
-        mapper.exit_module("radius", "Struct:Memory");
-        mapper.enter_module("length", "Struct:Memory");
-        self.length = self.length.map(|length| mapper.map_float(length));
-        mapper.exit_module("length", "Struct:Memory");
-        if let Some(keep) = self.keep {
-            mapper.enter_module(keep.name, "Struct:Memory");
-            for slot in &mut self.slots {
-                mapper.enter_module(&slot.path, "Struct:Memory");
-                slot.value = mapper.map_float(slot.value.clone());
-                mapper.exit_module(&slot.path, "Struct:Memory");
+        inside(mapper, "sam", |mapper| {
+            if let (Some(count), Some(share)) = (self.count, &self.share) {
+                let count = as_param(count, share);
+                let count = inside(mapper, "count", |m| m.map_int(count));
+                self.count = Some(count.val().into_scalar::<i64>() as usize);
             }
-            mapper.exit_module(keep.name, "Struct:Memory");
-        }
-        mapper.exit_module("sam", "Struct:Memory");
+            let mut number = |name: &str, number: Option<Param<Tensor<1>>>| {
+                number.map(|number| inside(mapper, name, |m| m.map_float(number)))
+            };
+            let lr = self.lr_as_param();
+            self.share = number("share", self.share.take());
+            self.lr = number("lr", lr).map(|lr| lr.val().into_scalar());
+            self.state = number("radius", self.state.take());
+            self.length = number("length", self.length.take());
+            if let Some(keep) = self.keep {
+                inside(mapper, keep.name, |mapper| {
+                    for slot in &mut self.slots {
+                        let value = slot.value.clone();
+                        slot.value = inside(mapper, &slot.path, |m| m.map_float(value));
+                    }
+                });
+            }
+        });
         self
+    }
+
+    fn lr_as_param(&self) -> Option<Param<Tensor<1>>> {
+        let device = self.device_or_default();
+        let param = |lr| Tensor::from_data([lr], (&device, DType::F32));
+        (self.lr).map(|lr| Param::initialized(ParamId::new(), param(lr)))
     }
 }
 
-fn lr_as_param(lr: f32, device: &Device) -> Param<Tensor<1>> {
-    let lr = Tensor::from_data([lr], (device, DType::F32));
-    Param::initialized(ParamId::new(), lr)
-}
+const CONTAINER: &str = "Struct:Memory";
 
 fn as_param(count: usize, beside: &Param<Tensor<1>>) -> Param<Tensor<1, Int>> {
     let count = Tensor::from_ints([count as i32], &beside.val().device());

@@ -77,12 +77,12 @@ pub enum Radius {
     ///
     /// ```text
     /// h   = min(L, max(L_0 - L, L_0 / 100))
-    /// q   = (L' - L) / (rise h)
+    /// q   = max((L' - L) / (rise h), r / 3)
     /// rho <- rho exp(-0.1 clip(ln(q) / 2, -1, 1)),    from SamConfig::rho, between 1e-4 and 3
     /// ```
     ///
-    /// L and L' are running means, with a decay of 0.9, of the losses at w and at w + e(w), and L_0 is the first
-    /// step's loss. A loss at w that is not finite, or above 3 times the larger of L_0 and L, is left out, with that at
+    /// L, L' and r are running means, with a decay of 0.9, of the losses at w and at w + e(w), and of |h| / |g|, the
+    /// lengths of the gradients there; L_0 is the first step's loss. A loss at w that is not finite, or above 3 times the larger of L_0 and L, is left out, with that at
     /// w + e(w); each such outlier makes L and L' a quarter larger. A loss at w + e(w) that is not finite, or above 10
     /// times that larger one, counts as that; h is at least L_0 / 1,000,000. With steps that do not climb in between,
     /// which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between 1e-3 and 30.
@@ -105,14 +105,15 @@ pub enum Radius {
     ///
     /// With MSAM a step has no loss at w. Where the slope along the last update is about nothing at w, the loss has risen
     /// by half of what the slope at w + e(w) says, (1/2) <h, e>, which is taken for L' - L. Rho is then between 1e-4 and
-    /// 20 (adaptive: 1e-3 and 200).
+    /// 20 (adaptive: 1e-3 and 200). The first 20 steps, and each 20th after, stay at w: they alone update running
+    /// statistics, which are others at w + e(w).
     ///
-    /// What is left of the loss counts as noise: a training that is far from done, on data without noise, is held up
-    /// by it.
+    /// What is left of the loss counts as noise: where the loss stays up because the network has not got there yet, the
+    /// rule holds it up.
     ///
     /// The rule is this library's own; [`LeSam`](Self::LeSam) is the nearest thing in print.
     Rule {
-        /// How much of it, above 0: 0.7 for SAM, 0.4 for MSAM, 0.3 for LookSAM.
+        /// How much of it, above 0: 0.7 for SAM, 0.45 for MSAM, 0.3 for LookSAM.
         rise: f64,
     },
 }
