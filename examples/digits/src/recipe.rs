@@ -105,7 +105,8 @@ pub enum Base {
 }
 
 impl Base {
-    pub(crate) fn init(self) -> ModuleOptimizer {
+    /// With its settings here.
+    pub fn init(self) -> ModuleOptimizer {
         match self {
             Self::Sgd => {
                 let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
