@@ -57,7 +57,7 @@ fn msam_climbs_into_what_it_keeps() {
         let size = 4 * module.num_params();
         for sam in [SamConfig::msam(), SamConfig::auto()] {
             let (mut steps, mut optim) = (sam.steps(&module), SgdConfig::new().init());
-            for step in 0..22 {
+            for step in 0..25 {
                 let (mut climb, before) = (0, allocated());
                 (module, _) = steps.minimize(&mut optim, 0.1, module, |module: &Parameters| {
                     climb = allocated() - before;

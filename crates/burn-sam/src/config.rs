@@ -91,7 +91,8 @@ impl SamConfig {
     /// [limited](Descent::Limited) to half of their usual length.
     ///
     /// Of the first 20 steps, and of each 20th after, the pass is at w; these alone update running statistics (batch
-    /// normalization's), which are not those of w elsewhere. [`rho`](Self::with_rho) is where the radius starts, and
+    /// normalization's), which are not those of w elsewhere. The loss must be the one whose gradients are taken, not one
+    /// that is scaled before: the estimate is made of both. [`rho`](Self::with_rho) is where the radius starts, and
     /// matters little.
     ///
     /// ```
@@ -113,7 +114,8 @@ impl SamConfig {
     /// The same at two passes a step, along the gradient at w: rho [sets itself](Radius::Rule), and the gradients to
     /// descend along are [limited](Descent::Limited) to the length of those at w.
     ///
-    /// It gains a little more where most labels are wrong, at twice the price.
+    /// It gains a little more where most labels are wrong, and much more on MNIST with dropout under SGD, at twice the
+    /// price. Unlike [`auto`](Self::auto) it takes a loss that is not the one that was differentiated, as a scaled one.
     pub fn auto_two_pass() -> Self {
         Self::default()
             .with_radius(Radius::Rule { rise: 0.7 })

@@ -36,7 +36,7 @@
 //! | a loss of another module, or of another state of it | a panic in the step that gets its gradients, which says what to do |
 //! | a group with a rho of its own that matches no parameter | a panic at the first step, with the parameters' paths |
 //! | the norm is not finite | nothing is perturbed; what the base optimizer then gets is the second pass's gradients, as they are |
-//! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1 |
+//! | batch normalization | its running statistics are updated once a step, by the first pass; by the second one, which sees the whole batch, with an ascent fraction below 1; with [`auto`](SamConfig::auto) by the steps whose one pass is at w, the first 20 and each 20th |
 //! | dropout | each pass draws its own masks |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -56,6 +56,7 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
         Sums::ScaledSquares,
         Sums::SquaredDistance,
         Sums::Products,
+        Sums::Slope,
     ] {
         let source = source!(
             partial_sums,
@@ -64,6 +65,10 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
             match sums {
                 Sums::Squares => SequenceArg::new(),
                 _ => buffers(tensors),
+            },
+            match sums {
+                Sums::Slope => buffers(tensors),
+                _ => SequenceArg::new(),
             },
             lens(),
             UNITS,

@@ -136,7 +136,8 @@ impl SamConfig {
 ///
 /// With SAM, its training step runs two passes of the model's own: one at the weights w, whose output the
 /// metrics see and which updates running statistics, and one at w + e(w), whose gradients the
-/// optimizer gets. All else is the model's: as a [`Module`] it has the same parameters under the
+/// optimizer gets. With [`SamConfig::auto`] it runs one, at w + e(w), or at w in the first 20 steps and each 20th, which
+/// alone update running statistics; metrics see that one. All else is the model's: as a [`Module`] it has the same parameters under the
 /// same paths, so records and parameter groups are those of the model, and a checkpoint made with SAM
 /// can be loaded without it, and the other way round. It derefs to the model (`result.model.forward(..)`),
 /// and can be a field of another module. Printed, as in the Learner's summary, it shows SAM's settings
@@ -211,7 +212,10 @@ impl<M: TrainStep> SamModel<M> {
 
     /// Names the loss, `[1]` or one value a sample, of what the model's training step returns, for a
     /// [radius that sets itself](crate::Radius::Rule). That of Burn's own outputs (`ClassificationOutput`,
-    /// `RegressionOutput` and so on) is known; [`sharpness`](Self::sharpness) names it too.
+    /// `RegressionOutput` and so on) is known; [`sharpness`](Self::sharpness) and [`loss_at_w`](Self::loss_at_w) name it too.
+    ///
+    /// With [`SamConfig::auto`], which estimates the loss at w from the gradients, it must be the loss that the training
+    /// step differentiates, with the same scale.
     pub fn with_loss(self, loss: impl Fn(&M::Output) -> Tensor<1> + Send + Sync + 'static) -> Self {
         Self {
             loss: Some(Arc::new(loss)),

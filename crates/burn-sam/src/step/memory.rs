@@ -176,6 +176,9 @@ impl Memory {
                 Some(old) => {
                     (slot.value, slot.is_fresh) = (old.value.clone(), old.is_fresh);
                 }
+                None if before
+                    .iter()
+                    .any(|old| old.path == slot.path && old.is_fresh) => {}
                 None => anew.push(slot.path.as_str()),
             }
         }

@@ -102,10 +102,19 @@ impl Memory {
         older
     }
 
-    /// With the slots that a record has; nothing, if it has none of them.
+    /// With the slots that a record has; nothing, if it has none of them, or is another method's.
     fn of_those_in(mut self, names: &[String]) -> Option<Self> {
         let Some(Keep { name, .. }) = self.keep else {
-            return Some(self);
+            let numbers = [
+                ("sam.count", self.count.is_some()),
+                ("sam.share", self.share.is_some()),
+                ("sam.lr", self.lr.is_some()),
+                ("sam.radius", self.state.is_some()),
+                ("sam.length", self.length.is_some()),
+            ];
+            let own = |name: &String| numbers.contains(&(name.as_str(), true));
+            let is_own = (names.iter()).all(|name| !name.starts_with("sam.") || own(name));
+            return is_own.then_some(self);
         };
         let is_there = |slot: &Slot| names.contains(&format!("sam.{name}.{}", slot.path));
         self.slots.retain(is_there);

@@ -56,7 +56,7 @@ fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
     let file = folder.join(format!("checkpoint/model-{epoch}.bpk"));
     let record = ModuleRecord::load(file).unwrap();
     let model = ConvNet::new(&Device::flex().autodiff());
-    SamConfig::auto_two_pass().init(model).load_record(record)
+    SamConfig::auto().init(model).load_record(record)
 }
 
 fn urls(servers: &[Server]) -> impl Iterator<Item = &String> {
