@@ -102,7 +102,7 @@ impl Options {
         // In the order of the split: Burn begins the shuffles anew in a training that is resumed, which would then be
         // another one.
         let loader = |digits: &[Digit]| -> Arc<dyn DataLoader<DigitBatch>> {
-            DataLoaderBuilder::new(DigitBatcher)
+            DataLoaderBuilder::new(DigitBatcher::default())
                 .batch_size(self.batch_size as usize)
                 .set_device(devices[0].clone())
                 .build(InMemDataset::new(digits.to_vec()))
