@@ -51,6 +51,17 @@ fn finishes(program: Child) {
     assert_eq!(error_of(program, 100), None);
 }
 
+/// Values by their paths, as bits: what is not known yet is NaN, and equal to itself.
+type Values = Vec<(String, Vec<u64>)>;
+
+fn bits(values: Vec<(String, Vec<f64>)>) -> Values {
+    let bits = |values: Vec<f64>| values.into_iter().map(f64::to_bits).collect();
+    values
+        .into_iter()
+        .map(|(path, values)| (path, bits(values)))
+        .collect()
+}
+
 /// The weights and what SAM keeps, of the checkpoint after an epoch.
 fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
     let file = folder.join(format!("checkpoint/model-{epoch}.bpk"));
@@ -64,14 +75,14 @@ fn urls(servers: &[Server]) -> impl Iterator<Item = &String> {
 }
 
 /// The weights of a training without interruption, and what SAM keeps.
-fn uninterrupted(servers: &[Server]) -> Vec<(String, Vec<f64>)> {
+fn uninterrupted(servers: &[Server]) -> Values {
     let folder = tempfile::tempdir().unwrap();
     finishes(training(urls(servers), folder.path(), &[]));
     weights(folder.path(), servers.len())
 }
 
-fn weights(folder: &Path, servers: usize) -> Vec<(String, Vec<f64>)> {
-    let mut values = values(&checkpoint(folder, 4));
+fn weights(folder: &Path, servers: usize) -> Values {
+    let mut values = bits(values(&checkpoint(folder, 4)));
     if servers > 1 {
         // Burn's devices take turns at them as they come.
         values.retain(|(path, _)| !path.contains("running_"));
@@ -80,12 +91,7 @@ fn weights(folder: &Path, servers: usize) -> Vec<(String, Vec<f64>)> {
 }
 
 /// Goes on after an epoch, and not from the start.
-fn resumed(
-    servers: &[Server],
-    folder: &Path,
-    epoch: usize,
-    more: &[&str],
-) -> Vec<(String, Vec<f64>)> {
+fn resumed(servers: &[Server], folder: &Path, epoch: usize, more: &[&str]) -> Values {
     std::fs::remove_dir_all(folder.join("train")).unwrap();
     finishes(training(
         urls(servers),
