@@ -25,7 +25,7 @@ fn batches(device: &Device) -> Vec<Points> {
 
 /// Whether a step stays at w: those that are first are where the training starts, and of the others each 20th.
 fn stays(step: usize) -> bool {
-    step != 0 && (step < 20 || step % 20 == 0)
+    step != 0 && (step < 20 || step.is_multiple_of(20))
 }
 
 /// A module's values, one after the other.
