@@ -295,18 +295,16 @@ pub(crate) fn reduce<T: Storage>(a: Vec<T>, b: Vec<T>, reduction: operation::Red
         operation::Reduction::SquaredDistance => {
             vec![reduce_pieces(&SquaredDistance, &a, &b).into_iter().sum()]
         }
-        operation::Reduction::InnerProducts => {
-            let add = |a: [f64; 3], b: [f64; 3]| core::array::from_fn(|i| a[i] + b[i]);
-            let products = reduce_pieces(&InnerProducts, &a, &b);
-            products.into_iter().fold([0.0; 3], add).to_vec()
-        }
-        operation::Reduction::Slope => {
-            let add = |a: [f64; 2], b: [f64; 2]| [a[0] + b[0], a[1] + b[1]];
-            let sums = reduce_pieces(&Slope, &a, &b);
-            sums.into_iter().fold([0.0; 2], add).to_vec()
-        }
+        operation::Reduction::InnerProducts => added(reduce_pieces(&InnerProducts, &a, &b)),
+        operation::Reduction::Slope => added(reduce_pieces(&Slope, &a, &b)),
     };
     T::from_values(sums, wide)
+}
+
+/// Several sums, of all pieces.
+fn added<const N: usize>(pieces: Vec<[f64; N]>) -> Vec<f64> {
+    let add = |a: [f64; N], b: [f64; N]| core::array::from_fn(|i| a[i] + b[i]);
+    pieces.into_iter().fold([0.0; N], add).to_vec()
 }
 
 /// As [`ListBackend::update`](crate::backend::ListBackend::update).

@@ -171,9 +171,7 @@ impl<T> Taken<T> {
             ratio: self.ratio.clone(),
         })
     }
-}
 
-impl<T> Taken<T> {
     /// As far as it is known.
     pub(crate) fn loss_at_w(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Tensor<1>> {
         if let Some(at_w) = &self.passes.at_w {
