@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::Device;
 use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
@@ -129,8 +130,14 @@ pub trait Trainable: Sync {
     ///
     /// # Errors
     ///
-    /// If there are fewer images than make a batch.
-    fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>>;
+    /// If there are fewer images than make a batch, or this kind of network has no steps that are timed.
+    fn step_seconds(
+        &self,
+        _task: &Task,
+        _methods: &[Option<SamConfig>],
+    ) -> anyhow::Result<Vec<f64>> {
+        bail!("the steps of this kind of network are not timed")
+    }
 }
 
 /// The outcomes so far, in a file that a run which was stopped goes on from.
@@ -197,24 +204,15 @@ impl Done {
     }
 }
 
-/// One training: a seed, and SAM or not.
+/// One training: a seed, a recipe, and SAM or not.
 #[derive(Clone)]
 pub struct Job {
     /// Decides the initial weights, the images, the wrong labels and the shuffles.
     pub seed: u64,
-    /// The method: SGD if it is none.
+    /// All else that the method does not decide.
+    pub recipe: Recipe,
+    /// The method: the optimizer alone if it is none.
     pub sam: Option<SamConfig>,
-}
-
-impl Job {
-    /// One training for each seed, with the same method.
-    pub fn each(seeds: core::ops::Range<u64>, sam: Option<&SamConfig>) -> Vec<Self> {
-        let job = |seed| Self {
-            seed,
-            sam: sam.cloned(),
-        };
-        seeds.map(job).collect()
-    }
 }
 
 /// What is looked at of a training.
@@ -316,27 +314,45 @@ impl Task<'_> {
             .collect())
     }
 
-    /// The radius of `radii` with the best mean accuracy over so many seeds from [`TUNING_SEEDS`] on.
+    /// One training for each seed, with the same method.
+    pub fn jobs(&self, seeds: Range<u64>, sam: Option<&SamConfig>) -> Vec<Job> {
+        self.jobs_of(seeds, self.recipe, sam)
+    }
+
+    /// The same with another recipe than the task's.
+    pub fn jobs_of(&self, seeds: Range<u64>, recipe: Recipe, sam: Option<&SamConfig>) -> Vec<Job> {
+        let job = |seed| Job {
+            seed,
+            recipe,
+            sam: sam.cloned(),
+        };
+        seeds.map(job).collect()
+    }
+
+    /// The setting of `settings` with the best mean accuracy over so many seeds from [`TUNING_SEEDS`] on.
     ///
     /// # Errors
     ///
     /// If a training fails.
     pub fn tune(
         &self,
-        radii: &[f64],
+        settings: &[f64],
         seeds: u64,
-        sam: impl Fn(f64) -> SamConfig,
+        with: impl Fn(f64) -> (Recipe, Option<SamConfig>),
         bar: &ProgressBar,
     ) -> anyhow::Result<f64> {
-        let jobs: Vec<Job> = (radii.iter())
-            .flat_map(|rho| Job::each(TUNING_SEEDS..TUNING_SEEDS + seeds, Some(&sam(*rho))))
+        let jobs: Vec<Job> = (settings.iter())
+            .flat_map(|setting| {
+                let (recipe, sam) = with(*setting);
+                self.jobs_of(TUNING_SEEDS..TUNING_SEEDS + seeds, recipe, sam.as_ref())
+            })
             .collect();
         let outcomes = self.run(&jobs, Look::Last, bar)?;
-        let of_radius = outcomes.chunks(seeds as usize);
-        let sums = of_radius.map(|chunk| chunk.iter().map(|o| o.test_accuracy).sum::<f64>());
-        let best =
-            (radii.iter().zip(sums)).reduce(|best, next| if next.1 > best.1 { next } else { best });
-        Ok(*best.context("no radius to choose from")?.0)
+        let of_setting = outcomes.chunks(seeds as usize);
+        let sums = of_setting.map(|chunk| chunk.iter().map(|o| o.test_accuracy).sum::<f64>());
+        let best = (settings.iter().zip(sums))
+            .reduce(|best, next| if next.1 > best.1 { next } else { best });
+        Ok(*best.context("no setting to choose from")?.0)
     }
 
     /// The radius that [`tune`](Self::tune) finds for a method, of `radii` in the units of SAM's; of a method without a
@@ -357,8 +373,8 @@ impl Task<'_> {
         }
         let steps = self.first_twelfth();
         let radii: Vec<f64> = radii.iter().map(|radius| radius * method.scale()).collect();
-        let sam = |rho| method.config(rho, steps).expect("a method with a radius");
-        self.tune(&radii, seeds, sam, bar).map(Some)
+        let with = |rho| (self.recipe, method.config(rho, steps));
+        self.tune(&radii, seeds, with, bar).map(Some)
     }
 
     /// A method's name, for readers.
@@ -413,7 +429,7 @@ impl Task<'_> {
 
     fn one(&self, job: &Job, look: Look, bar: &ProgressBar) -> anyhow::Result<Outcome> {
         let (name, sam, seed) = (&self.name, &job.sam, job.seed);
-        let settings = (self.recipe, look);
+        let settings = (job.recipe, look);
         let key = serde_json::to_string(&(name, settings, sam, seed))?;
         let work = || self.network.train(self, job, look);
         let outcome = self.done.once(key, work);
@@ -428,7 +444,7 @@ impl Task<'_> {
         }
         let setting = Setting {
             seed: job.seed,
-            recipe: self.recipe,
+            recipe: job.recipe,
             device: self.device.clone(),
             split: &split,
             bar: &ProgressBar::hidden(),
@@ -483,7 +499,7 @@ fn timed_step<M: Network>(
     batch: &DigitBatch,
 ) -> Box<dyn FnMut() -> f64> {
     let (mut model, batch) = (Some(model), batch.clone());
-    let (mut optim, lr) = (recipe.base.init(), recipe.learning_rate);
+    let (mut optim, lr) = (recipe.optimizer(), recipe.learning_rate);
     Box::new(move || {
         let device = batch.images.device();
         device.sync().expect("the device works");

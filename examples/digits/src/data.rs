@@ -2,9 +2,9 @@
 //! Repository, CC BY 4.0): 1797 images of 8 x 8 pixels, embedded in the program.
 
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use burn_sam::AscentPart;
@@ -12,6 +12,7 @@ use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use rand_distr::{Beta, Distribution};
 
 /// Of an image's side.
 pub const SIDE: usize = 8;
@@ -36,6 +37,11 @@ impl Digit {
             pixels: pixels.into_iter().collect(),
             label,
         }
+    }
+
+    /// The pixels.
+    pub fn values(&self) -> &[f32] {
+        &self.pixels
     }
 }
 
@@ -76,9 +82,53 @@ fn digit(line: &str) -> anyhow::Result<Digit> {
     ))
 }
 
-/// Shuffles, splits, and replaces a part `noise` of the training and of the validation labels by random ones, as
-/// `seed` has it.
-pub fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
+/// How labels are wrong, and how many of them; a number is a part of random ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Noise {
+    /// Labels of this part are drawn anew: any digit, the right one as well.
+    Random(f64),
+    /// Labels of this part are the digit that the right one is likeliest taken for.
+    Confused(f64),
+}
+
+impl From<f64> for Noise {
+    fn from(part: f64) -> Self {
+        Self::Random(part)
+    }
+}
+
+impl Noise {
+    /// Of all labels, from 0 to 1.
+    pub fn part(self) -> f64 {
+        match self {
+            Self::Random(part) | Self::Confused(part) => part,
+        }
+    }
+
+    fn label(self, right: usize, rng: &mut StdRng) -> usize {
+        /// By digit: 2 for 7, 3 for 8, 5 for 6, 6 for 5 and 7 for 1 as Patrini et al. have them
+        /// ([1609.03683](https://arxiv.org/abs/1609.03683), section 5), and the others in their manner.
+        const TAKEN_FOR: [usize; CLASSES] = [6, 7, 7, 8, 9, 6, 5, 1, 3, 4];
+        match self {
+            Self::Random(_) => rng.random_range(0..CLASSES),
+            Self::Confused(_) => TAKEN_FOR[right],
+        }
+    }
+}
+
+/// For readers.
+impl core::fmt::Display for Noise {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let kind = match self {
+            Self::Random(_) => "wrong",
+            Self::Confused(_) => "confused",
+        };
+        write!(f, "{:.0} % {kind} labels", 100.0 * self.part())
+    }
+}
+
+/// Shuffles, splits, and makes some of the training and of the validation labels wrong, as `seed` has it.
+pub fn split(mut digits: Vec<Digit>, noise: impl Into<Noise>, seed: u64) -> Split {
     let mut rng = StdRng::seed_from_u64(seed);
     digits.shuffle(&mut rng);
     let mut valid = digits.split_off(TRAINING_IMAGES);
@@ -88,16 +138,16 @@ pub fn split(mut digits: Vec<Digit>, noise: f64, seed: u64) -> Split {
         valid,
         test,
     }
-    .with_noise(noise, &mut rng)
+    .with_noise(noise.into(), &mut rng)
 }
 
 impl Split {
-    /// With a part `noise` of the training and of the validation labels replaced by random ones.
-    pub fn with_noise(mut self, noise: f64, rng: &mut StdRng) -> Self {
+    /// With some of the training and of the validation labels wrong.
+    pub fn with_noise(mut self, noise: Noise, rng: &mut StdRng) -> Self {
         for digits in [&mut self.train, &mut self.valid] {
-            let noisy = (noise * digits.len() as f64).round() as usize;
+            let noisy = (noise.part() * digits.len() as f64).round() as usize;
             for digit in &mut digits[..noisy] {
-                digit.label = rng.random_range(0..CLASSES);
+                digit.label = noise.label(digit.label, rng);
             }
         }
         self
@@ -113,6 +163,17 @@ pub struct DigitBatch {
     pub labels: Tensor<1, Int>,
     /// Of the labels, from 0 to below 1.
     pub smoothing: f32,
+    /// If each image is mixed with another.
+    pub mixed: Option<Mixed>,
+}
+
+/// What is mixed into the images of a batch.
+#[derive(Clone, Debug)]
+pub struct Mixed {
+    /// Of the other images, `[batch]`.
+    pub labels: Tensor<1, Int>,
+    /// The other images' share, from 0 to 1.
+    pub share: f32,
 }
 
 impl DigitBatch {
@@ -122,6 +183,10 @@ impl DigitBatch {
             images: part.of(&self.images),
             labels: part.of(&self.labels),
             smoothing: self.smoothing,
+            mixed: self.mixed.as_ref().map(|mixed| Mixed {
+                labels: part.of(&mixed.labels),
+                share: mixed.share,
+            }),
         }
     }
 }
@@ -130,25 +195,68 @@ impl DigitBatch {
 #[derive(Clone, Default)]
 pub struct DigitBatcher {
     smoothing: f32,
+    mixup: Option<Arc<Mutex<Mixup>>>,
+}
+
+/// Draws what is mixed with what, and how much of it.
+struct Mixup {
+    share: Beta<f64>,
+    rng: StdRng,
 }
 
 impl DigitBatcher {
-    /// With label smoothing.
-    pub fn smoothing(smoothing: f32) -> Self {
-        Self { smoothing }
+    /// With label smoothing, and with mixup of this alpha, drawn as `seed` has it.
+    ///
+    /// # Errors
+    ///
+    /// If alpha is not a finite number above 0.
+    pub fn new(smoothing: f32, mixup: Option<f64>, seed: u64) -> anyhow::Result<Self> {
+        let mixup = mixup.map(|alpha| {
+            let share = Beta::new(alpha, alpha)
+                .map_err(|error| anyhow!("a mixup of alpha {alpha}: {error}"))?;
+            let rng = StdRng::seed_from_u64(seed);
+            anyhow::Ok(Arc::new(Mutex::new(Mixup { share, rng })))
+        });
+        Ok(Self {
+            smoothing,
+            mixup: mixup.transpose()?,
+        })
     }
 }
 
 impl Batcher<Digit, DigitBatch> for DigitBatcher {
     fn batch(&self, digits: Vec<Digit>, device: &Device) -> DigitBatch {
-        let pixels: Vec<&[f32]> = digits.iter().map(|digit| &digit.pixels[..]).collect();
-        let pixels = pixels.concat();
-        let shape = [digits.len(), pixels.len() / digits.len()];
-        let labels: Vec<i64> = digits.iter().map(|digit| digit.label as i64).collect();
-        DigitBatch {
-            images: Tensor::from_data(TensorData::new(pixels, shape), device),
-            labels: Tensor::from_data(TensorData::new(labels, [digits.len()]), device),
+        let labels = |digits: &[Digit]| {
+            let labels: Vec<i64> = digits.iter().map(|digit| digit.label as i64).collect();
+            Tensor::from_data(TensorData::new(labels, [digits.len()]), device)
+        };
+        let images = |digits: &[Digit]| {
+            let pixels: Vec<&[f32]> = digits.iter().map(|digit| &digit.pixels[..]).collect();
+            let pixels = pixels.concat();
+            let shape = [digits.len(), pixels.len() / digits.len()];
+            Tensor::from_data(TensorData::new(pixels, shape), device)
+        };
+        let batch = DigitBatch {
+            images: images(&digits),
+            labels: labels(&digits),
             smoothing: self.smoothing,
+            mixed: None,
+        };
+        let Some(mixup) = &self.mixup else {
+            return batch;
+        };
+        let mut mixup = mixup.lock().expect("nobody panics");
+        let Mixup { share, rng } = &mut *mixup;
+        let share = share.sample(rng) as f32;
+        let mut others = digits;
+        others.shuffle(rng);
+        DigitBatch {
+            images: batch.images * (1.0 - share) + images(&others) * share,
+            mixed: Some(Mixed {
+                labels: labels(&others),
+                share,
+            }),
+            ..batch
         }
     }
 }
@@ -191,5 +299,33 @@ mod tests {
         // A random label of ten is the right one for a tenth of the 400, and of the 80.
         assert!((320..400).contains(&changed(&clean.train, &noisy.train)));
         assert!((60..80).contains(&changed(&clean.valid, &noisy.valid)));
+
+        let confused = split(digits().unwrap(), Noise::Confused(0.4), 7);
+        assert_eq!(changed(&clean.train, &confused.train), 400);
+        assert_eq!(changed(&clean.test, &confused.test), 0);
+        let labels = clean.train.iter().zip(&confused.train).take(400);
+        for (right, wrong) in labels.filter(|(right, _)| right.label == 4) {
+            assert_eq!(wrong.label, 9);
+            assert_eq!(wrong.pixels, right.pixels);
+        }
+    }
+
+    #[test]
+    fn mixed_images_are_so_much_of_either() {
+        let device = Device::flex();
+        let digits: Vec<Digit> = (0..8).map(|n| Digit::new([n as f32; 3], n)).collect();
+        let batcher = || DigitBatcher::new(0.0, Some(1.0), 3).unwrap();
+        let batch = batcher().batch(digits.clone(), &device);
+        let mixed = batch.mixed.unwrap();
+        assert!(mixed.share > 0.0 && mixed.share < 1.0, "{}", mixed.share);
+        let expected =
+            batch.labels.float() * (1.0 - mixed.share) + mixed.labels.float() * mixed.share;
+        let expected = expected.unsqueeze_dim::<2>(1).repeat_dim(1, 3);
+        expected
+            .into_data()
+            .assert_approx_eq::<f32>(&batch.images.to_data(), Default::default());
+        let again = batcher().batch(digits, &device);
+        assert_eq!(again.images.into_data(), batch.images.into_data());
+        assert!(DigitBatcher::new(0.0, Some(0.0), 3).is_err());
     }
 }

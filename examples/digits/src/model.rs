@@ -2,14 +2,15 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleDisplay, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::transformer::{
     TransformerEncoder, TransformerEncoderConfig, TransformerEncoderInput,
 };
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::activation::relu;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use burn::train::{ClassificationOutput, InferenceStep, LearnerModel, TrainStep};
 
 use crate::data::{CLASSES, DigitBatch, PIXELS, SIDE};
@@ -22,6 +23,7 @@ const WIDTH: usize = 64;
 /// A network that classifies digits.
 pub trait Network:
     LearnerModel
+    + ModuleDisplay
     + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
     + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>
 {
@@ -29,6 +31,7 @@ pub trait Network:
 
 impl<M> Network for M where
     M: LearnerModel
+        + ModuleDisplay
         + TrainStep<Input = DigitBatch, Output = ClassificationOutput>
         + InferenceStep<Input = DigitBatch, Output = ClassificationOutput>
 {
@@ -157,6 +160,18 @@ impl Transformer {
     }
 }
 
+/// The loss of logits, `[batch, CLASSES]`, with what the batch has of smoothing and mixup: `[1]`.
+pub fn cross_entropy(output: &Tensor<2>, batch: &DigitBatch) -> Tensor<1> {
+    let loss = CrossEntropyLossConfig::new()
+        .with_smoothing((batch.smoothing > 0.0).then_some(batch.smoothing))
+        .init(&output.device());
+    let of = |labels: &Tensor<1, Int>| loss.forward(output.clone(), labels.clone());
+    match &batch.mixed {
+        None => of(&batch.labels),
+        Some(mixed) => of(&batch.labels) * (1.0 - mixed.share) + of(&mixed.labels) * mixed.share,
+    }
+}
+
 /// Makes a [`Network`] of a module that has `forward(&self, images: Tensor<2>) -> Tensor<2>`, the logits.
 #[macro_export]
 macro_rules! classifies {
@@ -166,12 +181,8 @@ macro_rules! classifies {
                 &self,
                 batch: $crate::data::DigitBatch,
             ) -> ::burn::train::ClassificationOutput {
-                let output = self.forward(batch.images);
-                let smoothing = (batch.smoothing > 0.0).then_some(batch.smoothing);
-                let loss = ::burn::nn::loss::CrossEntropyLossConfig::new()
-                    .with_smoothing(smoothing)
-                    .init(&output.device())
-                    .forward(output.clone(), batch.labels.clone());
+                let output = self.forward(batch.images.clone());
+                let loss = $crate::model::cross_entropy(&output, &batch);
                 ::burn::train::ClassificationOutput::new(loss, output, batch.labels)
             }
         }

@@ -5,6 +5,7 @@ use burn::lr_scheduler::composed::ComposedLrSchedulerConfig;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamWConfig, ModuleOptimizer, SgdConfig};
 
@@ -21,12 +22,18 @@ pub struct Recipe {
     pub learning_rate: f64,
     /// What becomes of it.
     pub schedule: Schedule,
+    /// As Burn's optimizers have it: part of SGD's gradient, beside AdamW's. If not given, the optimizer's default.
+    pub weight_decay: Option<f32>,
     /// Label smoothing, from 0 to below 1.
     pub smoothing: f32,
+    /// The alpha of mixup (Zhang et al., [1710.09412](https://arxiv.org/abs/1710.09412), section 2), if images are mixed.
+    pub mixup: Option<f64>,
+    /// The decay of a running mean of the weights, if that is what is tested in their place.
+    pub average: Option<f64>,
 }
 
 impl Recipe {
-    /// Batches of 64, the optimizer's usual learning rate, and no label smoothing.
+    /// Batches of 64, the optimizer's usual learning rate, and nothing against wrong labels.
     pub fn new(base: Base, epochs: usize) -> Self {
         Self {
             epochs,
@@ -34,7 +41,30 @@ impl Recipe {
             base,
             learning_rate: base.learning_rate(),
             schedule: Schedule::Constant,
+            weight_decay: None,
             smoothing: 0.0,
+            mixup: None,
+            average: None,
+        }
+    }
+
+    /// The optimizer, with its settings here.
+    pub fn optimizer(&self) -> ModuleOptimizer {
+        match self.base {
+            Base::Sgd => {
+                let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
+                SgdConfig::new()
+                    .with_momentum(Some(momentum))
+                    .with_weight_decay(self.weight_decay.map(WeightDecayConfig::new))
+                    .init()
+            }
+            Base::Adamw => {
+                let config = AdamWConfig::new();
+                match self.weight_decay {
+                    Some(decay) => config.with_weight_decay(decay).init(),
+                    None => config.init(),
+                }
+            }
         }
     }
 
@@ -105,17 +135,6 @@ pub enum Base {
 }
 
 impl Base {
-    /// With its settings here.
-    pub fn init(self) -> ModuleOptimizer {
-        match self {
-            Self::Sgd => {
-                let momentum = MomentumConfig::new().with_momentum(0.9).with_dampening(0.0);
-                SgdConfig::new().with_momentum(Some(momentum)).init()
-            }
-            Self::Adamw => AdamWConfig::new().init(),
-        }
-    }
-
     /// For readers.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,7 +13,9 @@ use burn::train::{ClassificationOutput, InferenceStep, Learner, SupervisedTraini
 use burn_sam::{SamConfig, SamModel};
 use example_common::ProgressRenderer;
 use indicatif::ProgressBar;
+use statrs::distribution::{ContinuousCDF, StudentsT};
 
+use crate::average::Averaged;
 use crate::data::{Digit, DigitBatch, DigitBatcher, Split, batches};
 use crate::model::Network;
 use crate::recipe::Recipe;
@@ -89,18 +91,29 @@ impl Setting<'_> {
         model: M,
         sam: Option<&SamConfig>,
     ) -> anyhow::Result<Trained<M>> {
+        Ok(match self.recipe.average {
+            None => self.climb(model, sam)?,
+            Some(decay) => {
+                let averaged = Averaged::new(model, decay);
+                self.climb(averaged, sam)?.map(Averaged::into_average)
+            }
+        }
+        .map(M::train))
+    }
+
+    fn climb<M: Network>(&self, model: M, sam: Option<&SamConfig>) -> anyhow::Result<Trained<M>> {
         Ok(match sam {
             None => self.launch(model)?,
             Some(sam) => self.launch(climbing(sam, model))?.map(SamModel::into_inner),
-        }
-        .map(M::train))
+        })
     }
 
     fn launch<M: Network>(&self, model: M) -> anyhow::Result<Trained<M>> {
         let start = Instant::now();
         let recipe = &self.recipe;
         let schedule = recipe.schedule(self.split.train.len())?;
-        let learner = Learner::new(model, recipe.base.init(), schedule);
+        let batcher = DigitBatcher::new(recipe.smoothing, recipe.mixup, self.seed)?;
+        let learner = Learner::new(model, recipe.optimizer(), schedule);
         let (renderer, _) = ProgressRenderer::new(self.bar.clone(), "Accuracies");
         let accuracies = TwoAccuracies::new(self.split.valid.len());
         let of_epochs = accuracies.of_epochs.clone();
@@ -111,8 +124,8 @@ impl Setting<'_> {
         let directory = tempfile::tempdir()?;
         let result = SupervisedTraining::new(
             directory.path(),
-            self.loader(&self.split.train, Some(self.seed)),
-            self.loader(&both, None),
+            self.loader(&self.split.train, batcher, Some(self.seed)),
+            self.loader(&both, DigitBatcher::default(), None),
         )
         .metric_valid(accuracies)
         .num_epochs(recipe.epochs)
@@ -156,8 +169,13 @@ impl Setting<'_> {
         })
     }
 
-    fn loader(&self, digits: &[Digit], shuffle: Option<u64>) -> Arc<dyn DataLoader<DigitBatch>> {
-        let builder = DataLoaderBuilder::new(DigitBatcher::smoothing(self.recipe.smoothing))
+    fn loader(
+        &self,
+        digits: &[Digit],
+        batcher: DigitBatcher,
+        shuffle: Option<u64>,
+    ) -> Arc<dyn DataLoader<DigitBatch>> {
+        let builder = DataLoaderBuilder::new(batcher)
             .batch_size(self.recipe.batch_size)
             .set_device(self.device.clone());
         let builder = match shuffle {
@@ -256,11 +274,30 @@ pub fn mean_and_deviation(values: &[f64]) -> (f64, f64) {
     (mean, (squares.sum::<f64>() / (n - 1.0).max(1.0)).sqrt())
 }
 
+/// The mean of some values, and half of its interval of 95 %, by Student's t.
+pub fn interval(values: &[f64]) -> (f64, f64) {
+    let (mean, deviation) = mean_and_deviation(values);
+    let n = values.len() as f64;
+    if n < 2.0 {
+        return (mean, f64::NAN);
+    }
+    let t = StudentsT::new(0.0, 1.0, n - 1.0).expect("a degree of freedom or more");
+    (mean, t.inverse_cdf(0.975) * deviation / n.sqrt())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::{Mlp, seeded};
     use crate::recipe::Base;
+
+    #[test]
+    fn an_interval_is_as_in_tables_of_t() {
+        let (mean, half) = interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(mean, 3.0);
+        // t of 4 degrees of freedom, 2.776, times the deviation 1.5811 over the root of 5.
+        assert!((half - 1.9632).abs() < 1e-3, "{half}");
+    }
 
     #[test]
     fn the_epoch_is_chosen_by_the_validation_images() {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Done, Job, Look, Outcome, TUNING_SEEDS, Task, percents};
+use digits::comparison::{Architecture, Done, Look, Outcome, TUNING_SEEDS, Task, percents};
 use digits::data;
 use digits::recipe::{Base, Recipe};
 use digits::training::mean_and_deviation;
@@ -108,7 +108,7 @@ fn main() -> anyhow::Result<()> {
     let trainings = 1 + FRACTIONS.len() * (RADII.len() + 1);
     let bar = progress_bar("trainings", trainings as u64 * options.seeds);
     let train = |sam: Option<SamConfig>| {
-        let jobs = Job::each(0..options.seeds, sam.as_ref());
+        let jobs = task.jobs(0..options.seeds, sam.as_ref());
         task.run(&jobs, Look::Epochs, &bar)
     };
     bar.set_message("SGD");
@@ -121,7 +121,8 @@ fn main() -> anyhow::Result<()> {
     }];
     for ((climbs_on, fraction), step_seconds) in FRACTIONS.into_iter().zip(&step_seconds[1..]) {
         bar.set_message(climbs_on);
-        let rho = task.tune(&RADII, options.seeds, sam(fraction), &bar)?;
+        let with = |rho| (task.recipe, Some(sam(fraction)(rho)));
+        let rho = task.tune(&RADII, options.seeds, with, &bar)?;
         rows.push(Row {
             climbs_on,
             rho: Some(rho),

@@ -141,7 +141,7 @@ fn rises<M: Network>(
 ) -> anyhow::Result<Vec<Rise>> {
     let mut model = SamConfig::auto().init(network);
     let mut estimates = model.sharpness(|output: &ClassificationOutput| output.loss.clone());
-    let mut optim = recipe.base.init();
+    let mut optim = recipe.optimizer();
     let mut rises = Vec::new();
     for batch in batches {
         let output = TrainStep::step(&model, batch.clone());

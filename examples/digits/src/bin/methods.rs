@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use digits::comparison::{
-    Architecture, DEAD, Done, Job, Look, Outcome, RADII, TUNING_SEEDS, Task, colour, percents,
+    Architecture, DEAD, Done, Look, Outcome, RADII, TUNING_SEEDS, Task, colour, percents,
 };
 use digits::data;
 use digits::recipe::{Base, Recipe, RecipeOptions};
@@ -203,7 +203,7 @@ fn compare(
         bar.set_message(method.name());
         let rho = task.tune_method(method, &RADII, SEEDS_FOR_RADII, &bar)?;
         let sam = method.config(rho.unwrap_or_default(), steps);
-        let jobs = Job::each(0..seeds, sam.as_ref());
+        let jobs = task.jobs(0..seeds, sam.as_ref());
         let outcomes: Vec<Outcome> = task.run(&jobs, Look::Epochs, &bar)?;
         let accuracies: Vec<f64> = outcomes.iter().map(|o| o.test_accuracy).collect();
         let (test_accuracy, deviation) = mean_and_deviation(&accuracies);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use digits::comparison::{
-    Architecture, DEAD, Done, Job, Look, RADII, TUNING_SEEDS, Task, colour, percents,
+    Architecture, DEAD, Done, Look, RADII, TUNING_SEEDS, Task, colour, percents,
 };
 use digits::data;
 use digits::recipe::{Base, RecipeOptions};
@@ -221,7 +221,7 @@ fn row(
 ) -> anyhow::Result<Row> {
     let task = &compared.task;
     let sam = method.config(rho.unwrap_or_default(), task.first_twelfth());
-    let jobs = Job::each(
+    let jobs = task.jobs(
         options.first_seed..options.first_seed + options.seeds,
         sam.as_ref(),
     );

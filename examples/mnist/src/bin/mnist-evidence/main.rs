@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use burn_dataset::vision::MnistItem;
 use clap::Parser;
 use digits::comparison::{
-    COLUMNS, Done, Job, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
+    COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
 };
 use digits::data::{Digit, Split};
 use digits::model::seeded;
@@ -164,7 +164,7 @@ fn main() -> anyhow::Result<()> {
         let mut train = draw(&new, count + count / 5, &mut rng);
         let valid = train.split_off(count);
         let test = draw(&test, TEST_IMAGES, &mut rng);
-        Split { train, valid, test }.with_noise(options.noise, &mut rng)
+        Split { train, valid, test }.with_noise(options.noise.into(), &mut rng)
     };
 
     let known = (train.iter()).filter(|item| options.lora && item.label < FIRST_NEW);
@@ -212,7 +212,7 @@ fn main() -> anyhow::Result<()> {
     for (method, step_seconds) in methods.into_iter().zip(&seconds) {
         bar.set_message(method.name());
         let rho = task.tune_method(method, &RADII, options.seeds, &bar)?;
-        let jobs = Job::each(
+        let jobs = task.jobs(
             0..options.seeds,
             config(method, rho.unwrap_or_default()).as_ref(),
         );

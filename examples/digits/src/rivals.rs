@@ -1,0 +1,506 @@
+//! What people take against wrong labels before they take SAM: beside it, and under it.
+
+use std::path::Path;
+
+use anyhow::Context;
+use example_common::Method;
+use indicatif::ProgressBar;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::comparison::{DEAD, Look, Outcome, Task, colour, percents};
+use crate::recipe::{Base, Recipe};
+use crate::training::{interval, mean_and_deviation};
+
+/// A remedy, with one number to choose.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Rival {
+    /// [`Recipe::weight_decay`]
+    Decay,
+    /// [`Recipe::smoothing`]
+    Smoothing,
+    /// [`Recipe::average`]
+    Average,
+    /// [`Recipe::mixup`]
+    Mixup,
+}
+
+impl Rival {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Decay, Self::Smoothing, Self::Average, Self::Mixup];
+
+    /// Those to choose from: as many as there are of [`RADII`].
+    pub fn strengths(self, base: Base) -> [f64; 5] {
+        match (self, base) {
+            (Self::Decay, Base::Sgd) => [0.001, 0.003, 0.01, 0.02, 0.03],
+            // Beside the gradient, and so times the learning rate alone: about as much a step as SGD's.
+            (Self::Decay, Base::Adamw) => [0.3, 1.0, 3.0, 6.0, 9.0],
+            (Self::Smoothing, _) => [0.1, 0.2, 0.5, 0.8, 0.9],
+            (Self::Average, _) => [0.9, 0.97, 0.99, 0.997, 0.999],
+            // Its authors' for wrong labels are 1 to 32.
+            (Self::Mixup, _) => [0.2, 1.0, 2.0, 8.0, 32.0],
+        }
+    }
+
+    /// A recipe with it.
+    pub fn on(self, recipe: Recipe, strength: f64) -> Recipe {
+        match self {
+            Self::Decay => Recipe {
+                weight_decay: Some(strength as f32),
+                ..recipe
+            },
+            Self::Smoothing => Recipe {
+                smoothing: strength as f32,
+                ..recipe
+            },
+            Self::Average => Recipe {
+                average: Some(strength),
+                ..recipe
+            },
+            Self::Mixup => Recipe {
+                mixup: Some(strength),
+                ..recipe
+            },
+        }
+    }
+
+    /// For readers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decay => "weight decay",
+            Self::Smoothing => "label smoothing",
+            Self::Average => "average of the weights",
+            Self::Mixup => "mixup",
+        }
+    }
+}
+
+/// The radii of SAM here.
+pub const RADII: [f64; 5] = [0.1, 0.2, 0.42, 0.85, 1.7];
+
+/// What is compared: the optimizer, or a method around it, with a remedy or without.
+#[derive(Clone, Copy)]
+struct Contender {
+    method: Method,
+    rival: Option<Rival>,
+}
+
+/// What came out of a contender's trainings.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub struct Row {
+    /// [`Method::Sgd`] is the optimizer alone, whichever it is.
+    pub method: Method,
+    /// The remedy, if there is one.
+    pub rival: Option<Rival>,
+    /// For readers.
+    pub name: String,
+    /// The remedy's strength, or the method's radius, if there is one to choose.
+    pub setting: Option<f64>,
+    /// A seed each.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// A task's rows.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub struct Figures {
+    /// For readers.
+    pub title: String,
+    /// The optimizer first.
+    pub rows: Vec<Row>,
+}
+
+/// How rivals are compared.
+pub struct Contest<'a> {
+    /// The task, with a recipe that has no remedy.
+    pub task: &'a Task<'a>,
+    /// Those that are reported, from 0 on.
+    pub seeds: u64,
+    /// Those that settings are chosen on.
+    pub tuning_seeds: u64,
+    /// Those that the task knows.
+    pub rivals: &'a [Rival],
+    /// The methods that remedies are also put under, each with a strength of its own.
+    pub under: &'a [Method],
+}
+
+impl Contest<'_> {
+    fn contenders(&self) -> Vec<Contender> {
+        let alone = |method| Contender {
+            method,
+            rival: None,
+        };
+        let with_each = |method| {
+            self.rivals.iter().map(move |rival| Contender {
+                method,
+                rival: Some(*rival),
+            })
+        };
+        let mut contenders = vec![alone(Method::Sgd)];
+        contenders.extend(with_each(Method::Sgd));
+        contenders.push(alone(Method::Sam));
+        for method in [Method::Auto, Method::Autotwopass] {
+            contenders.push(alone(method));
+            if self.under.contains(&method) {
+                contenders.extend(with_each(method));
+            }
+        }
+        contenders
+    }
+
+    /// The settings that a contender has to choose from.
+    fn settings(&self, contender: Contender) -> Vec<f64> {
+        match contender.rival {
+            Some(rival) => rival.strengths(self.task.recipe.base).to_vec(),
+            None if contender.method.has_a_radius() => RADII.to_vec(),
+            None => Vec::new(),
+        }
+    }
+
+    /// How many trainings there are.
+    pub fn trainings(&self) -> u64 {
+        let of = |contender| self.seeds + self.tuning_seeds * self.settings(contender).len() as u64;
+        self.contenders().into_iter().map(of).sum()
+    }
+
+    /// Trains them all, each with the best of its settings on the tuning seeds.
+    ///
+    /// # Errors
+    ///
+    /// If a training fails.
+    pub fn hold(&self, title: String, bar: &ProgressBar) -> anyhow::Result<Figures> {
+        let task = self.task;
+        let mut rows = Vec::new();
+        for contender in self.contenders() {
+            let Contender { method, rival } = contender;
+            let name = match (method, rival) {
+                (method, None) => task.method_name(method).to_string(),
+                (Method::Sgd, Some(rival)) => rival.name().to_string(),
+                (method, Some(rival)) => format!("{}, {}", method.name(), rival.name()),
+            };
+            bar.set_message(name.clone());
+            let with = |setting: f64| {
+                let recipe = rival.map_or(task.recipe, |rival| rival.on(task.recipe, setting));
+                (recipe, method.config(setting, task.first_twelfth()))
+            };
+            let settings = self.settings(contender);
+            let setting = match settings.is_empty() {
+                true => None,
+                false => Some(task.tune(&settings, self.tuning_seeds, with, bar)?),
+            };
+            let (recipe, sam) = with(setting.unwrap_or_default());
+            let jobs = task.jobs_of(0..self.seeds, recipe, sam.as_ref());
+            rows.push(Row {
+                method,
+                rival,
+                name,
+                setting,
+                outcomes: task.run(&jobs, Look::Epochs, bar)?,
+            });
+        }
+        Ok(Figures { title, rows })
+    }
+}
+
+fn last(row: &Row) -> Vec<f64> {
+    row.outcomes
+        .iter()
+        .map(|o| 100.0 * o.test_accuracy)
+        .collect()
+}
+
+fn stopped(row: &Row) -> Vec<f64> {
+    let chosen = |o: &Outcome| 100.0 * o.chosen_test_accuracy;
+    row.outcomes.iter().map(chosen).collect()
+}
+
+/// By how much some accuracies are above others of the same seeds: the mean, and half of its interval.
+fn over(these: &[f64], those: &[f64]) -> (f64, f64) {
+    let differences: Vec<f64> = these.iter().zip(those).map(|(a, b)| a - b).collect();
+    interval(&differences)
+}
+
+/// Who is ahead in a task, and by how much.
+pub struct Verdict<'a> {
+    /// The best of what is not SAM.
+    pub rival: String,
+    /// Each row of the rule with nothing else, after its last epoch, and its gain over that rival in points: the mean over
+    /// the seeds, and half of its interval.
+    pub gains: Vec<(&'a Row, f64, f64)>,
+}
+
+impl Figures {
+    fn row(&self, method: Method) -> Option<&Row> {
+        let mut rows = self.rows.iter();
+        rows.find(|row| row.method == method && row.rival.is_none())
+    }
+
+    /// The rule over the best rival, stopped early or not: the best on the reported seeds, which is in its favour.
+    ///
+    /// # Errors
+    ///
+    /// If there is no rival.
+    pub fn verdict(&self) -> anyhow::Result<Verdict<'_>> {
+        let rivals = self.rows.iter().filter(|row| row.method == Method::Sgd);
+        let each = rivals.flat_map(|row| {
+            let early = format!("{}, stopped early", row.name);
+            [(row.name.clone(), last(row)), (early, stopped(row))]
+        });
+        let mean = |accuracies: &[f64]| mean_and_deviation(accuracies).0;
+        let (rival, best) = each
+            .max_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)))
+            .with_context(|| format!("{}: no rival", self.title))?;
+        let rule = [Method::Auto, Method::Autotwopass];
+        let gain = |row| {
+            let (gain, half) = over(&last(row), &best);
+            (row, gain, half)
+        };
+        Ok(Verdict {
+            rival,
+            gains: rule.iter().filter_map(|m| self.row(*m)).map(gain).collect(),
+        })
+    }
+
+    /// A line a contender.
+    pub fn table(&self) -> String {
+        let mut table = format!("{}\n\n", self.title);
+        table += "| | setting | accuracy, % | stopped early | one pass over it | over it stopped early |\n";
+        table += "| --- | --- | --- | --- | --- | --- |\n";
+        let one_pass = self.row(Method::Auto).map(last);
+        for row in &self.rows {
+            let dead = row
+                .outcomes
+                .iter()
+                .filter(|o| o.test_accuracy < DEAD)
+                .count();
+            let over_it = |accuracies: Vec<f64>| match &one_pass {
+                Some(one_pass) => {
+                    let (mean, half) = over(one_pass, &accuracies);
+                    format!("{mean:.1} ± {half:.1}")
+                }
+                None => String::new(),
+            };
+            table += &format!(
+                "| {} | {} | {}{} | {} | {} | {} |\n",
+                row.name,
+                row.setting
+                    .map_or(String::new(), |setting| setting.to_string()),
+                percents(row.outcomes.iter().map(|o| o.test_accuracy)),
+                match dead {
+                    0 => String::new(),
+                    dead => format!(" ({dead} died)"),
+                },
+                percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
+                over_it(last(row)),
+                over_it(stopped(row)),
+            );
+        }
+        table
+    }
+}
+
+/// The verdicts: a line a task, with the rule's gain over the best rival and its interval, at one pass and at two.
+///
+/// # Errors
+///
+/// If it cannot be drawn, or a task has no rival.
+pub fn picture(figures: &[Figures], file: &Path) -> anyhow::Result<()> {
+    const FONT: &str = "sans-serif";
+    const LINE: u32 = 40;
+    const NAMES: u32 = 360;
+    let verdicts = figures.iter().map(Figures::verdict);
+    let verdicts = verdicts.collect::<anyhow::Result<Vec<_>>>()?;
+    let gains = || verdicts.iter().flat_map(|verdict| &verdict.gains);
+    let least = gains()
+        .map(|(_, gain, half)| gain - half)
+        .fold(-1.0, f64::min);
+    let most = gains()
+        .map(|(_, gain, half)| gain + half)
+        .fold(1.0, f64::max);
+    let size = (900, 90 + LINE * verdicts.len() as u32);
+    let canvas = SVGBackend::new(file, size).into_drawing_area();
+    canvas.fill(&WHITE)?;
+    let edge = 0.05 * (most - least);
+    let mut chart = ChartBuilder::on(&canvas)
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(NAMES)
+        .build_cartesian_2d(least - edge..most + edge, verdicts.len() as f64..0.0)?;
+    chart
+        .configure_mesh()
+        .disable_y_axis()
+        .disable_y_mesh()
+        .x_desc("points over the best rival: weight decay, label smoothing, an average, mixup, stopping early")
+        .x_label_formatter(&|points| format!("{points:.0}"))
+        .axis_desc_style((FONT, 14))
+        .label_style((FONT, 13))
+        .light_line_style(WHITE)
+        .draw()?;
+    let zero = [(0.0, 0.0), (0.0, verdicts.len() as f64)];
+    chart.draw_series([PathElement::new(zero, BLACK.stroke_width(1))])?;
+    for (line, (figures, verdict)) in figures.iter().zip(&verdicts).enumerate() {
+        let middle = line as f64 + 0.5;
+        let left = chart.plotting_area().get_x_range().start;
+        let (x, y) = chart.backend_coord(&(left, middle));
+        for (text, size, dy) in [(&figures.title, 14, -8), (&verdict.rival, 12, 8)] {
+            let style = (FONT, size).into_font().color(&BLACK);
+            let style = style.pos(Pos::new(HPos::Right, VPos::Center));
+            canvas.draw(&Text::new(text.clone(), (x - 8, y + dy), style))?;
+        }
+        for (row, gain, half) in &verdict.gains {
+            let one_pass = row.method == Method::Auto;
+            let y = middle + if one_pass { -0.14 } else { 0.14 };
+            let colour = colour(if one_pass { Method::Auto } else { Method::Sgd });
+            let range = [(gain - half, y), (gain + half, y)];
+            let bar = PathElement::new(range, colour.stroke_width(2));
+            chart.draw_series([bar])?.label(match (line, one_pass) {
+                (0, true) => "the rule, one pass",
+                (0, false) => "the rule, two passes",
+                _ => "",
+            });
+            chart.draw_series([Circle::new((*gain, y), 5, colour.filled())])?;
+        }
+    }
+    for (row, (text, method)) in [
+        ("the rule, one pass", Method::Auto),
+        ("the rule, two passes", Method::Sgd),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let y = size.1 as i32 - 34 + 16 * row as i32;
+        canvas.draw(&Circle::new((20, y), 5, colour(method).filled()))?;
+        let style = (FONT, 13).into_font().color(&BLACK);
+        let style = style.pos(Pos::new(HPos::Left, VPos::Center));
+        canvas.draw(&Text::new(text, (32, y), style))?;
+    }
+    canvas.present()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::{Architecture, Done};
+    use crate::data::{digits, split};
+    use burn::tensor::Device;
+
+    fn row(method: Method, rival: Option<Rival>, accuracies: [[f64; 2]; 2]) -> Row {
+        let outcome = |[test_accuracy, chosen_test_accuracy]: [f64; 2]| Outcome {
+            test_accuracy,
+            chosen_test_accuracy,
+            seconds: 1.0,
+            flatness: None,
+        };
+        Row {
+            method,
+            rival,
+            name: rival.map_or(method.name(), Rival::name).to_string(),
+            setting: rival.map(|_| 0.5),
+            outcomes: accuracies.map(outcome).to_vec(),
+        }
+    }
+
+    fn figures() -> Figures {
+        Figures {
+            title: "perceptron, 40 % wrong labels".to_string(),
+            rows: vec![
+                row(Method::Sgd, None, [[0.6, 0.91], [0.7, 0.93]]),
+                row(Method::Sgd, Some(Rival::Mixup), [[0.9, 0.88], [0.91, 0.89]]),
+                row(Method::Sam, None, [[0.99, 0.99], [0.1, 0.99]]),
+                row(Method::Auto, None, [[0.93, 0.92], [0.95, 0.94]]),
+                row(
+                    Method::Auto,
+                    Some(Rival::Mixup),
+                    [[0.97, 0.92], [0.97, 0.94]],
+                ),
+            ],
+        }
+    }
+
+    #[test]
+    fn the_best_rival_is_no_sam_and_may_stop_early() {
+        let figures = figures();
+        let verdict = figures.verdict().unwrap();
+        assert_eq!(verdict.rival, "SGD, stopped early");
+        assert_eq!(verdict.gains.len(), 1);
+        let (row, gain, half) = verdict.gains[0];
+        assert_eq!(row.name, "rule, one pass");
+        assert!((gain - 2.0).abs() < 1e-9 && half < 1e-9, "{gain} {half}");
+    }
+
+    #[test]
+    fn the_table_has_differences_and_the_dead() {
+        let table = figures().table();
+        let line = |name: &str| {
+            let mut lines = table.lines();
+            lines
+                .find(|line| line.starts_with(name))
+                .unwrap()
+                .to_string()
+        };
+        assert!(
+            line("| SGD").ends_with("| 29.0 ± 50.8 | 2.0 ± 0.0 |"),
+            "{table}"
+        );
+        assert!(line("| mixup |").starts_with("| mixup | 0.5 | 90.5 ± 0.7 | 88.5 ± 0.7 |"));
+        assert!(line("| SAM").contains("(1 died)"), "{table}");
+    }
+
+    #[test]
+    fn the_picture_names_tasks_and_rivals() {
+        let file = tempfile::NamedTempFile::with_suffix(".svg").unwrap();
+        picture(&[figures()], file.path()).unwrap();
+        let svg = std::fs::read_to_string(file.path()).unwrap();
+        for text in [
+            "perceptron, 40 % wrong labels",
+            "SGD, stopped early",
+            "one pass",
+        ] {
+            assert!(svg.contains(text), "{text} in {svg}");
+        }
+    }
+
+    #[test]
+    fn every_remedy_is_trained_with_its_best_strength_on_the_tuning_seeds() {
+        let (device, done) = (Device::flex().autodiff(), Done::default());
+        let digits = digits().unwrap();
+        for base in [Base::Sgd, Base::Adamw] {
+            let task = Task {
+                network: Architecture::Mlp.network(),
+                split: &|seed| split(digits.clone(), 0.4, seed),
+                recipe: Recipe::new(base, 1),
+                device: &device,
+                name: String::new(),
+                done: &done,
+            };
+            let contest = Contest {
+                task: &task,
+                seeds: 1,
+                tuning_seeds: 1,
+                rivals: &Rival::ALL,
+                under: &[Method::Auto],
+            };
+            let bar = ProgressBar::hidden();
+            let figures = contest.hold("short".to_string(), &bar).unwrap();
+            assert_eq!(bar.position(), contest.trainings());
+            // Alone, with each, SAM, and the rule at one pass with each, at two alone.
+            assert_eq!(figures.rows.len(), 1 + 4 + 1 + 1 + 4 + 1);
+            for row in &figures.rows {
+                if let Some(rival) = row.rival {
+                    assert!(rival.strengths(base).contains(&row.setting.unwrap()));
+                }
+                assert_eq!(row.outcomes.len(), 1);
+            }
+            let accuracy = |row: &Row| row.outcomes[0].test_accuracy;
+            let [alone, rest @ ..] = &figures.rows[..] else {
+                unreachable!()
+            };
+            for row in rest {
+                assert_ne!(accuracy(row), accuracy(alone), "{}", row.name);
+            }
+        }
+    }
+}

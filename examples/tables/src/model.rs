@@ -1,0 +1,108 @@
+//! A perceptron, and two ways to train it: as a classifier in Burn's Learner, and for a number in a loop of one's own.
+
+use anyhow::Context;
+use burn::module::Module;
+use burn::nn::loss::{MseLoss, Reduction};
+use burn::nn::{Linear, LinearConfig};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use burn_sam::SamConfig;
+use digits::comparison::{Job, Look, Outcome, Task, Trainable};
+use digits::data::{Digit, batches};
+use digits::model::seeded;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+const HIDDEN: usize = 128;
+
+/// A perceptron with two hidden layers.
+#[derive(Module, Debug)]
+pub(crate) struct Perceptron {
+    input: Linear,
+    hidden: Linear,
+    output: Linear,
+}
+
+impl Perceptron {
+    pub(crate) fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self {
+            input: LinearConfig::new(inputs, HIDDEN).init(device),
+            hidden: LinearConfig::new(HIDDEN, HIDDEN).init(device),
+            output: LinearConfig::new(HIDDEN, outputs).init(device),
+        }
+    }
+
+    /// `[batch, outputs]`, of rows, `[batch, inputs]`.
+    fn forward(&self, rows: Tensor<2>) -> Tensor<2> {
+        let x = relu(self.input.forward(rows));
+        let x = relu(self.hidden.forward(x));
+        self.output.forward(x)
+    }
+}
+
+digits::classifies!(Perceptron);
+
+/// Tells the last number of a row from those before it. What is an accuracy elsewhere is R² here: the part of the
+/// number's variance that is told.
+pub(crate) struct Regression {
+    /// The numbers before the last.
+    pub(crate) inputs: usize,
+}
+
+impl Regression {
+    fn both(&self, rows: &Tensor<2>) -> [Tensor<2>; 2] {
+        let inputs = rows.clone().narrow(1, 0, self.inputs);
+        [inputs, rows.clone().narrow(1, self.inputs, 1)]
+    }
+
+    fn told(&self, model: &Perceptron, digits: &[Digit], device: &Device) -> anyhow::Result<f64> {
+        let all = batches(digits, digits.len(), device);
+        let [inputs, target] = self.both(&all.first().context("no rows")?.images);
+        let error = (model.forward(inputs) - target.clone()).square().mean();
+        let read = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
+        Ok(1.0 - read(error) / read(target.var(0).flatten(0, 1)))
+    }
+}
+
+impl Trainable for Regression {
+    fn train(&self, task: &Task, job: &Job, look: Look) -> anyhow::Result<Outcome> {
+        let start = std::time::Instant::now();
+        let split = (task.split)(job.seed);
+        let new = |device: &Device| Perceptron::new(self.inputs, 1, device);
+        let mut model = seeded(new, job.seed, task.device);
+        // The base optimizer alone is a SAM that never starts.
+        let alone = SamConfig::new().with_start(usize::MAX);
+        let mut steps = job.sam.as_ref().unwrap_or(&alone).steps(&model);
+        let mut optim = job.recipe.optimizer();
+        let mut schedule = job.recipe.schedule(split.train.len())?;
+        let mut rng = StdRng::seed_from_u64(job.seed);
+        let mut rows = split.train.clone();
+        let host = task.device.clone().inner();
+        let mut told = Vec::new();
+        for epoch in 1..=job.recipe.epochs {
+            rows.shuffle(&mut rng);
+            for batch in batches(&rows, job.recipe.batch_size, task.device) {
+                let [inputs, target] = self.both(&batch.images);
+                let lr = schedule.step();
+                (model, _) = steps.minimize(&mut optim, lr, model, |model: &Perceptron| {
+                    let output = model.forward(inputs.clone());
+                    MseLoss::new().forward(output, target.clone(), Reduction::Mean)
+                });
+            }
+            if look != Look::Last || epoch == job.recipe.epochs {
+                let model = model.valid();
+                let of = |digits: &[Digit]| self.told(&model, digits, &host);
+                told.push((of(&split.valid)?, of(&split.test)?));
+            }
+        }
+        let last = told.last().context("no epoch")?.1;
+        let best = told.iter().max_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(Outcome {
+            test_accuracy: last,
+            chosen_test_accuracy: best.context("no epoch")?.1,
+            seconds: start.elapsed().as_secs_f64(),
+            flatness: None,
+        })
+    }
+}
