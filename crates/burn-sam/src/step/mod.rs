@@ -77,76 +77,15 @@ pub(crate) fn passes<M: Module, T>(
         noise
     };
     let at = (module, &survey, &noise as &dyn Fn() -> Vector);
-    let Ends {
-        passes,
-        descent,
-        found,
-        rise,
-        length,
-        ratio,
-    } = if !method.climbs_at(memory.count()) {
-        let (value, g) = pass(module.clone(), Pass::Plain);
-        let found = method.ascent.way().report(&g);
-        let descent = match memory.count() < method.start {
-            true => g,
-            false => {
-                let between = method.between.way();
-                let kept = between.keeps().and_then(|_| memory.vector(&survey, &g));
-                let is_limited = matches!(method.descent.way().of(), Of::Lengths(_));
-                between.descent(g, kept, is_limited)
-            }
-        };
-        let (descent, length) = memory.limited(method, &survey, descent, None);
-        Ends {
-            length,
-            ..Ends::new(Passes::of(Some(value), None), descent, found)
+    if !method.climbs_at(memory.count()) {
+        return plain(method, memory, (module, &survey), &mut pass);
+    }
+    match method.ascent.way().one_pass() {
+        Some(OnePass { starts_level, .. }) => {
+            let wants_rise = starts_level && (rise || method.needs().losses);
+            once(method, memory, at, lent, wants_rise, &mut pass)
         }
-    } else if let Some(OnePass { starts_level, .. }) = method.ascent.way().one_pass() {
-        let wants_rise = starts_level && (rise || method.needs().losses);
-        once(method, memory, at, lent, wants_rise, &mut pass)
-    } else {
-        twice(method, memory, at, counted, &mut pass)
-    };
-    let mut grads = register(module, descent);
-    if let Some(found) = found {
-        memory.report(&mut grads, found);
-    }
-    if let Some(length) = length {
-        memory.report_length(&mut grads, length);
-    }
-    Taken {
-        passes,
-        grads,
-        rise,
-        ratio,
-    }
-}
-
-/// What a step ends with.
-struct Ends<T> {
-    passes: Passes<T>,
-    /// What the base optimizer gets.
-    descent: Vector,
-    /// What is to be remembered.
-    found: Option<Vector>,
-    /// How much the loss has risen from w to the only pass, estimated.
-    rise: Option<Tensor<1>>,
-    /// The same of the gradients' length.
-    length: Option<Tensor<1>>,
-    /// |h| / |g|, if it is known.
-    ratio: Option<Tensor<1>>,
-}
-
-impl<T> Ends<T> {
-    fn new(passes: Passes<T>, descent: Vector, found: Option<Vector>) -> Self {
-        Self {
-            passes,
-            descent,
-            found,
-            rise: None,
-            length: None,
-            ratio: None,
-        }
+        None => twice(method, memory, at, counted, &mut pass),
     }
 }
 
@@ -183,6 +122,52 @@ impl<T> Taken<T> {
     }
 }
 
+/// What a step hands to the update: the gradients that are the base optimizer's, what it found out, and the gradients'
+/// length.
+fn handed<M: Module>(
+    module: &M,
+    memory: &Memory,
+    descent: Vector,
+    found: Option<Vector>,
+    length: Option<Tensor<1>>,
+) -> GradientsParams {
+    let mut grads = register(module, descent);
+    if let Some(found) = found {
+        memory.report(&mut grads, found);
+    }
+    if let Some(length) = length {
+        memory.report_length(&mut grads, length);
+    }
+    grads
+}
+
+/// A step whose only pass is at w.
+fn plain<M: Module, T>(
+    method: &Method,
+    memory: &Memory,
+    (module, survey): (&M, &Survey),
+    pass: &mut impl FnMut(M, Pass) -> (T, Vector),
+) -> Taken<T> {
+    let (value, g) = pass(module.clone(), Pass::Plain);
+    let found = method.ascent.way().report(&g);
+    let descent = match memory.count() < method.start {
+        true => g,
+        false => {
+            let between = method.between.way();
+            let kept = between.keeps().and_then(|_| memory.vector(survey, &g));
+            let is_limited = matches!(method.descent.way().of(), Of::Lengths(_));
+            between.descent(g, kept, is_limited)
+        }
+    };
+    let (descent, length) = memory.limited(method, survey, descent, None);
+    Taken {
+        passes: Passes::of(Some(value), None),
+        grads: handed(module, memory, descent, found, length),
+        rise: None,
+        ratio: None,
+    }
+}
+
 /// A step whose only pass is at w + e(w).
 fn once<M: Module, T>(
     method: &Method,
@@ -191,7 +176,7 @@ fn once<M: Module, T>(
     lent: Option<Vector>,
     wants_rise: bool,
     pass: &mut impl FnMut(M, Pass) -> (T, Vector),
-) -> Ends<T> {
+) -> Taken<T> {
     let ascent = method.ascent.way();
     let kept = lent.or_else(|| {
         let _ = ascent.keeps()?;
@@ -217,10 +202,11 @@ fn once<M: Module, T>(
 
     let hh = rise.as_ref().map(|(hh, _)| hh.clone());
     let (descent, length) = memory.limited(method, survey, h, hh);
-    Ends {
+    Taken {
+        passes: Passes::of(None, Some(value)),
+        grads: handed(module, memory, descent, None, length),
         rise: rise.map(|(_, rise)| rise),
-        length,
-        ..Ends::new(Passes::of(None, Some(value)), descent, None)
+        ratio: None,
     }
 }
 
@@ -231,7 +217,7 @@ fn twice<M: Module, T>(
     (module, survey, noise): (&M, &Survey, &dyn Fn() -> Vector),
     counted: Pass,
     pass: &mut impl FnMut(M, Pass) -> (T, Vector),
-) -> Ends<T> {
+) -> Taken<T> {
     // Made before the first pass: the statistics of several workers are averaged once all of them
     // have passed, which a copy taken in between would disturb.
     let own_statistics = with_own_statistics(module, survey);
@@ -263,9 +249,11 @@ fn twice<M: Module, T>(
     let (last, h) = pass(climbed.clone(), Pass::Climbed);
     let found = (at_w.grads.as_ref()).and_then(|g| method.report(g, &h));
     let (descent, ratio) = descend(method, survey, &at_w, Some(&climbed), h);
-    Ends {
+    Taken {
+        passes: Passes::of(Some(first), Some(last)),
+        grads: handed(module, memory, descent, found, None),
+        rise: None,
         ratio,
-        ..Ends::new(Passes::of(Some(first), Some(last)), descent, found)
     }
 }
 

@@ -105,15 +105,11 @@ impl Memory {
     /// With the slots that a record has; nothing, if it has none of them, or is another method's.
     fn of_those_in(mut self, names: &[String]) -> Option<Self> {
         let Some(Keep { name, .. }) = self.keep else {
-            let numbers = [
-                ("sam.count", self.count.is_some()),
-                ("sam.share", self.share.is_some()),
-                ("sam.lr", self.lr.is_some()),
-                ("sam.radius", self.state.is_some()),
-                ("sam.length", self.length.is_some()),
-            ];
-            let own = |name: &String| numbers.contains(&(name.as_str(), true));
-            let is_own = (names.iter()).all(|name| !name.starts_with("sam.") || own(name));
+            let mut own: Vec<String> = (self.numbers().into_iter())
+                .filter_map(|(name, number)| number.map(|_| format!("sam.{name}")))
+                .collect();
+            own.extend(self.count.map(|_| "sam.count".to_string()));
+            let is_own = (names.iter()).all(|name| !name.starts_with("sam.") || own.contains(name));
             return is_own.then_some(self);
         };
         let is_there = |slot: &Slot| names.contains(&format!("sam.{name}.{}", slot.path));
@@ -220,12 +216,9 @@ impl Memory {
             if let (Some(count), Some(share)) = (self.count, &self.share) {
                 inside(visitor, "count", |v| v.visit_int(&as_param(count, share)));
             }
-            let lr = self.lr_as_param();
-            let numbers = [("share", &self.share), ("lr", &lr)].into_iter();
-            for (name, number) in numbers.chain([("radius", &self.state), ("length", &self.length)])
-            {
+            for (name, number) in self.numbers() {
                 if let Some(number) = number {
-                    inside(visitor, name, |v| v.visit_float(number));
+                    inside(visitor, name, |v| v.visit_float(&number));
                 }
             }
             if let Some(keep) = self.keep {
@@ -259,14 +252,11 @@ impl Memory {
                 let count = inside(mapper, "count", |m| m.map_int(count));
                 self.count = Some(count.val().into_scalar::<i64>() as usize);
             }
-            let mut number = |name: &str, number: Option<Param<Tensor<1>>>| {
+            let [share, lr, state, length] = (self.numbers()).map(|(name, number)| {
                 number.map(|number| inside(mapper, name, |m| m.map_float(number)))
-            };
-            let lr = self.lr_as_param();
-            self.share = number("share", self.share.take());
-            self.lr = number("lr", lr).map(|lr| lr.val().into_scalar());
-            self.state = number("radius", self.state.take());
-            self.length = number("length", self.length.take());
+            });
+            self.lr = lr.map(|lr| lr.val().into_scalar());
+            (self.share, self.state, self.length) = (share, state, length);
             if let Some(keep) = self.keep {
                 inside(mapper, keep.name, |mapper| {
                     for slot in &mut self.slots {
@@ -279,10 +269,17 @@ impl Memory {
         self
     }
 
-    fn lr_as_param(&self) -> Option<Param<Tensor<1>>> {
+    /// By their names; what is the host's as a record has it.
+    fn numbers(&self) -> [(&'static str, Option<Param<Tensor<1>>>); 4] {
         let device = self.device_or_default();
         let param = |lr| Tensor::from_data([lr], (&device, DType::F32));
-        (self.lr).map(|lr| Param::initialized(ParamId::new(), param(lr)))
+        let lr = (self.lr).map(|lr| Param::initialized(ParamId::new(), param(lr)));
+        [
+            ("share", self.share.clone()),
+            ("lr", lr),
+            ("radius", self.state.clone()),
+            ("length", self.length.clone()),
+        ]
     }
 }
 
