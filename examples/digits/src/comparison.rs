@@ -15,11 +15,13 @@ use burn_sam::{Flatness, SamConfig};
 use example_common::Method;
 use indicatif::ProgressBar;
 use plotters::style::RGBColor;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 use crate::data::{Digit, DigitBatch, Split, batches};
 use crate::model::{ConvNet, Mlp, Network, Transformer, seeded};
 use crate::recipe::{Base, Recipe, RecipeOptions, Schedule};
-use crate::training::{Setting, climbing, mean_and_deviation};
+use crate::training::{Setting, accuracy, climbing, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -113,8 +115,18 @@ pub struct Task<'a> {
     pub device: &'a Device,
     /// What tells this task from the others that share a [`Done`].
     pub name: String,
+    /// What else to test on.
+    pub corruptions: &'a [Corruption],
     /// What is not done again.
     pub done: &'a Done,
+}
+
+/// A way in which test images can differ from all that was trained on.
+pub struct Corruption {
+    /// For readers.
+    pub name: &'static str,
+    /// An image so, with what is drawn for it.
+    pub of: fn(&Digit, &mut StdRng) -> Digit,
 }
 
 /// A kind of network, by what makes one: a function of a seed and a device.
@@ -190,10 +202,11 @@ impl Done {
         work: impl FnOnce() -> anyhow::Result<Outcome>,
     ) -> anyhow::Result<Outcome> {
         if let Some(outcome) = self.outcomes.lock().expect("nobody panics").get(&job) {
-            return Ok(*outcome);
+            return Ok(outcome.clone());
         }
         let outcome = work()?;
         if let Some(file) = &self.file {
+            let outcome = outcome.clone();
             let line = DoneLine { job, outcome };
             let line = format!("{}\n", serde_json::to_string(&line)?);
             let mut file = file.lock().expect("nobody panics");
@@ -228,12 +241,18 @@ pub enum Look {
 }
 
 /// What came out of a training.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Outcome {
     /// After the last epoch, on clean images, from 0 to 1.
     pub test_accuracy: f64,
     /// After the epoch that the validation images choose, likewise. With [`Look::Last`], after the last one.
     pub chosen_test_accuracy: f64,
+    /// After each epoch, likewise. With [`Look::Last`], after the last one.
+    #[serde(default)]
+    pub accuracies: Vec<f64>,
+    /// After the last epoch, on the test images with each of the task's [corruptions](Task::corruptions).
+    #[serde(default)]
+    pub corrupted: Vec<f64>,
     /// The seconds that the training took.
     pub seconds: f64,
     /// Of the loss on the training images, a thousand of them at most, after the last epoch.
@@ -310,7 +329,7 @@ impl Task<'_> {
                 .collect::<anyhow::Result<_>>()
         })?;
         Ok((0..jobs.len())
-            .map(|job| done[job % workers][job / workers])
+            .map(|job| done[job % workers][job / workers].clone())
             .collect())
     }
 
@@ -454,9 +473,24 @@ impl Task<'_> {
             Look::Flatness => Some(self.measure(&trained.model, &split.train)?),
             Look::Last | Look::Epochs => None,
         };
+        let corrupted = self.corruptions.iter().map(|corruption| {
+            let mut rng = StdRng::seed_from_u64(job.seed);
+            let corrupted = split
+                .test
+                .iter()
+                .map(|digit| (corruption.of)(digit, &mut rng));
+            let corrupted: Vec<Digit> = corrupted.collect();
+            accuracy(&trained.model.valid(), &corrupted, self.device)
+        });
+        let corrupted = match look {
+            Look::Last => Vec::new(),
+            Look::Epochs | Look::Flatness => corrupted.collect::<anyhow::Result<_>>()?,
+        };
         Ok(Outcome {
             test_accuracy: trained.test_accuracy(),
             chosen_test_accuracy: trained.chosen_test_accuracy(),
+            accuracies: trained.accuracies.iter().map(|each| each.test).collect(),
+            corrupted,
             seconds: trained.seconds,
             flatness,
         })
@@ -524,6 +558,8 @@ mod tests {
         let outcome = |test_accuracy| Outcome {
             test_accuracy,
             chosen_test_accuracy: 0.5,
+            accuracies: vec![0.5, test_accuracy],
+            corrupted: Vec::new(),
             seconds: 1.0,
             flatness: None,
         };

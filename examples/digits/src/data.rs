@@ -43,6 +43,11 @@ impl Digit {
     pub fn values(&self) -> &[f32] {
         &self.pixels
     }
+
+    /// The same digit in other pixels.
+    pub fn with_values(&self, pixels: impl IntoIterator<Item = f32>) -> Self {
+        Self::new(pixels, self.label)
+    }
 }
 
 /// Of the images, those that an epoch is chosen by.

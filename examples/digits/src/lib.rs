@@ -4,6 +4,7 @@ pub mod average;
 pub mod comparison;
 pub mod data;
 pub mod model;
+pub mod over_time;
 pub mod recipe;
 pub mod rivals;
 pub mod training;

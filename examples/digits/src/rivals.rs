@@ -391,6 +391,8 @@ mod tests {
         let outcome = |[test_accuracy, chosen_test_accuracy]: [f64; 2]| Outcome {
             test_accuracy,
             chosen_test_accuracy,
+            accuracies: Vec::new(),
+            corrupted: Vec::new(),
             seconds: 1.0,
             flatness: None,
         };
@@ -474,6 +476,7 @@ mod tests {
                 recipe: Recipe::new(base, 1),
                 device: &device,
                 name: String::new(),
+                corruptions: &[],
                 done: &done,
             };
             let contest = Contest {

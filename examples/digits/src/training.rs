@@ -139,7 +139,10 @@ impl Setting<'_> {
         }
         let mut accuracies = std::mem::take(&mut *of_epochs.lock().unwrap());
         if self.split.valid.is_empty() {
-            accuracies = vec![self.accuracies(&result.model)?];
+            accuracies = vec![Accuracies {
+                valid: f64::NAN,
+                test: accuracy(&result.model, &self.split.test, &self.device)?,
+            }];
         } else if accuracies.len() != recipe.epochs {
             bail!(
                 "{} accuracies in {} epochs",
@@ -151,21 +154,6 @@ impl Setting<'_> {
             model: result.model,
             accuracies,
             seconds: start.elapsed().as_secs_f64(),
-        })
-    }
-
-    fn accuracies<V>(&self, model: &V) -> anyhow::Result<Accuracies>
-    where
-        V: InferenceStep<Input = DigitBatch, Output = ClassificationOutput>,
-    {
-        let mut hits = Vec::new();
-        let device = self.device.clone().inner();
-        for batch in batches(&self.split.test, self.recipe.batch_size, &device) {
-            hits.extend(Adaptor::<Hits>::adapt(&model.step(batch)).read()?);
-        }
-        Ok(Accuracies {
-            valid: f64::NAN,
-            test: part(&hits),
         })
     }
 
@@ -184,6 +172,22 @@ impl Setting<'_> {
         };
         builder.build(InMemDataset::new(digits.to_vec()))
     }
+}
+
+/// A network's part of some images that it classifies as their labels say.
+///
+/// # Errors
+///
+/// If they cannot be read back.
+pub fn accuracy<V>(model: &V, digits: &[Digit], device: &Device) -> anyhow::Result<f64>
+where
+    V: InferenceStep<Input = DigitBatch, Output = ClassificationOutput>,
+{
+    let mut hits = Vec::new();
+    for batch in batches(digits, 64, &device.clone().inner()) {
+        hits.extend(Adaptor::<Hits>::adapt(&model.step(batch)).read()?);
+    }
+    Ok(part(&hits))
 }
 
 /// The accuracy on the validation images, and on the test images that follow them in the same data set. In one pass,

@@ -162,11 +162,14 @@ impl MnistBatch {
     }
 }
 
+/// Of the training images' pixels, from 0 to 1.
+const MEAN: f32 = 0.1307;
+const DEVIATION: f32 = 0.3081;
+/// What is drawn on, [normalized].
+pub const BLACK: f32 = -MEAN / DEVIATION;
+
 /// The pixels of an image, row by row, so that those of all training images have mean 0 and deviation 1.
 pub fn normalized(item: &MnistItem) -> impl Iterator<Item = f32> + '_ {
-    // Of pixels from 0 to 1.
-    const MEAN: f32 = 0.1307;
-    const DEVIATION: f32 = 0.3081;
     let pixels = item.image.as_flattened().iter();
     pixels.map(|pixel| (pixel / 255.0 - MEAN) / DEVIATION)
 }

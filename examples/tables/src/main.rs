@@ -102,6 +102,7 @@ fn main() -> anyhow::Result<()> {
             recipe,
             device: &device,
             name: name.to_string(),
+            corruptions: &[],
             done: &done,
         };
         let contest = Contest {

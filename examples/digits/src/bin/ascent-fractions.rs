@@ -90,6 +90,7 @@ fn main() -> anyhow::Result<()> {
         },
         device: &device,
         name: format!("{}, noise {}", options.network.name(), options.noise),
+        corruptions: &[],
         done: &done,
     };
     let sam = |fraction: f64| {

@@ -154,6 +154,7 @@ fn main() -> anyhow::Result<()> {
             },
             device: &device,
             name: format!("{}, noise {}", architecture.name(), options.noise),
+            corruptions: &[],
             done: &done,
         };
         (architecture, task)

@@ -144,6 +144,7 @@ fn main() -> anyhow::Result<()> {
                     recipe: architecture.recipe(base, &options.recipe),
                     device: &device,
                     name: format!("{}, noise {noise}", architecture.name()),
+                    corruptions: &[],
                     done: &done,
                 };
                 let compared = Compared {

@@ -118,6 +118,7 @@ fn hold(options: &Options) -> anyhow::Result<Vec<Figures>> {
                     recipe,
                     device: &device,
                     name: format!("{}, {noise}", network.name()),
+                    corruptions: &[],
                     done: &done,
                 };
                 let contest = Contest {

@@ -11,14 +11,17 @@ use burn::tensor::{Device, Tensor};
 use burn_dataset::vision::MnistItem;
 use clap::Parser;
 use digits::comparison::{
-    COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns,
+    COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns, percents,
 };
 use digits::data::{Digit, Split};
 use digits::model::seeded;
+use digits::over_time::{self, Line, Panel};
 use digits::recipe::{Base, Recipe, Schedule, smoothing};
+use digits::rivals::{Contest, Rival};
 use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
+use mnist::corruptions;
 use mnist::data::{self, Mnist, SIDE};
 use mnist::model::Net;
 use rand::SeedableRng;
@@ -71,6 +74,10 @@ struct Options {
     /// Label smoothing, 0 to below 1
     #[arg(long, default_value = "0", allow_negative_numbers = true, value_parser = smoothing)]
     smoothing: f32,
+    /// Beside weight decay, label smoothing, an average of the weights and mixup, each with the best of five strengths, in
+    /// the place of SAM's other methods; `digits --bin rivals -- --load` draws the figures
+    #[arg(long)]
+    rivals: bool,
     /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
     seeds: u64,
@@ -83,6 +90,9 @@ struct Options {
     /// Where to draw the picture
     #[arg(long, value_name = "FILE.svg", default_value = "mnist-evidence.svg")]
     picture: PathBuf,
+    /// Where to draw the accuracy over time, of the same figures
+    #[arg(long, value_name = "FILE.svg")]
+    over_time: Option<PathBuf>,
     /// Where to keep each training's figures, so that a run that was stopped goes on from there
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -138,12 +148,14 @@ digits::classifies!(Flat);
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    create([options.json.as_ref(), Some(&options.picture)])?;
+    create([
+        options.json.as_ref(),
+        Some(&options.picture),
+        options.over_time.as_ref(),
+    ])?;
     if !options.load.is_empty() {
         let figures = options.load.iter().map(|file| load(file));
-        picture::draw(&figures.collect::<Result<Vec<_>, _>>()?, &options.picture)?;
-        println!("picture: {}", absolute(&options.picture));
-        return Ok(());
+        return draw(&figures.collect::<Result<Vec<_>, _>>()?, &options);
     }
     let device = options.backend.device()?.autodiff();
     let done = Done::open(options.resume.as_deref())?;
@@ -188,8 +200,26 @@ fn main() -> anyhow::Result<()> {
         },
         device: &device,
         name: format!("mnist, {lora}{count} images, noise {}", options.noise),
+        corruptions: &corruptions::ALL,
         done: &done,
     };
+    if options.rivals {
+        let contest = Contest {
+            task: &task,
+            seeds: options.seeds,
+            tuning_seeds: options.seeds,
+            rivals: &Rival::ALL,
+            under: &[],
+        };
+        let bar = progress_bar("trainings", contest.trainings());
+        let figures = contest.hold(format!("MNIST, {title}"), &bar)?;
+        bar.finish_and_clear();
+        println!("{}", figures.table());
+        if let Some(file) = &options.json {
+            std::fs::write(file, serde_json::to_string_pretty(&[figures])?)?;
+        }
+        return Ok(());
+    }
     let mut methods = vec![Method::Sgd];
     methods.extend(
         options
@@ -236,13 +266,57 @@ fn main() -> anyhow::Result<()> {
     for row in &rows {
         println!("{}", line(row));
     }
+    println!("\nWith test images as none of those trained on:\n");
+    let names = corruptions::ALL.map(|corruption| corruption.name);
+    println!("| method | {} |", names.join(" | "));
+    println!("| --- |{}", " --- |".repeat(names.len()));
+    for row in &rows {
+        let of = |index: usize| percents(row.outcomes.iter().map(|o| o.corrupted[index]));
+        let columns: Vec<String> = (0..names.len()).map(of).collect();
+        println!("| {} | {} |", row.name, columns.join(" | "));
+    }
     let figures = Figures { title, rows };
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
     }
-    picture::draw(&[figures], &options.picture)?;
+    draw(&[figures], &options)
+}
+
+fn draw(figures: &[Figures], options: &Options) -> anyhow::Result<()> {
+    picture::draw(figures, &options.picture)?;
     println!("\npicture: {}", absolute(&options.picture));
+    if let Some(file) = &options.over_time {
+        over_time::picture(
+            &figures.iter().map(Figures::panel).collect::<Vec<_>>(),
+            file,
+        )?;
+        println!("over time: {}", absolute(file));
+    }
     Ok(())
+}
+
+impl Figures {
+    fn panel(&self) -> Panel<'_> {
+        let line = |row| {
+            let Row {
+                method,
+                name,
+                time_over_base,
+                outcomes,
+                ..
+            } = row;
+            Line {
+                method: *method,
+                name,
+                time: *time_over_base,
+                outcomes,
+            }
+        };
+        Panel {
+            title: &self.title,
+            lines: self.rows.iter().map(line).collect(),
+        }
+    }
 }
 
 fn digits<'a>(items: impl Iterator<Item = &'a MnistItem>) -> Vec<Digit> {
