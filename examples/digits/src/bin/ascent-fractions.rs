@@ -1,4 +1,4 @@
-//! What it costs and what it keeps to climb on part of the batch: the tables of docs/evidence.md.
+//! What it costs and what it keeps to climb on part of the batch: the tables of docs/methods/part-of-the-batch.md.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What SAM's methods gain on MNIST over a baseline that is stopped in time. docs/evidence.md has the tables.
+//! What SAM's methods gain on MNIST over a baseline that is stopped in time. docs/mnist.md has the tables.
 
 mod picture;
 mod pretrained;
@@ -155,7 +155,7 @@ fn main() -> anyhow::Result<()> {
     ])?;
     if !options.load.is_empty() {
         let figures = options.load.iter().map(|file| load(file));
-        return draw(&figures.collect::<Result<Vec<_>, _>>()?, &options);
+        return pictures(&figures.collect::<Result<Vec<_>, _>>()?, &options);
     }
     let device = options.backend.device()?.autodiff();
     let done = Done::open(options.resume.as_deref())?;
@@ -279,10 +279,10 @@ fn main() -> anyhow::Result<()> {
     if let Some(file) = &options.json {
         std::fs::write(file, serde_json::to_string_pretty(&figures)?)?;
     }
-    draw(&[figures], &options)
+    pictures(&[figures], &options)
 }
 
-fn draw(figures: &[Figures], options: &Options) -> anyhow::Result<()> {
+fn pictures(figures: &[Figures], options: &Options) -> anyhow::Result<()> {
     picture::draw(figures, &options.picture)?;
     println!("\npicture: {}", absolute(&options.picture));
     if let Some(file) = &options.over_time {
@@ -297,21 +297,15 @@ fn draw(figures: &[Figures], options: &Options) -> anyhow::Result<()> {
 
 impl Figures {
     fn panel(&self) -> Panel<'_> {
-        let line = |row| {
-            let Row {
-                method,
-                name,
-                time_over_base,
-                outcomes,
-                ..
-            } = row;
+        fn line(row: &Row) -> Line<'_> {
             Line {
-                method: *method,
-                name,
-                time: *time_over_base,
-                outcomes,
+                method: row.method,
+                name: &row.name,
+                time: row.time_over_base,
+                outcomes: &row.outcomes,
             }
-        };
+        }
+
         Panel {
             title: &self.title,
             lines: self.rows.iter().map(line).collect(),
