@@ -110,12 +110,12 @@ impl Noise {
         }
     }
 
-    fn label(self, right: usize, rng: &mut StdRng) -> usize {
+    fn label(self, right: usize, classes: usize, rng: &mut StdRng) -> usize {
         /// By digit: 2 for 7, 3 for 8, 5 for 6, 6 for 5 and 7 for 1 as Patrini et al. have them
         /// ([1609.03683](https://arxiv.org/abs/1609.03683), section 5), and the others in their manner.
         const TAKEN_FOR: [usize; CLASSES] = [6, 7, 7, 8, 9, 6, 5, 1, 3, 4];
         match self {
-            Self::Random(_) => rng.random_range(0..CLASSES),
+            Self::Random(_) => rng.random_range(0..classes),
             Self::Confused(_) => TAKEN_FOR[right],
         }
     }
@@ -149,10 +149,12 @@ pub fn split(mut digits: Vec<Digit>, noise: impl Into<Noise>, seed: u64) -> Spli
 impl Split {
     /// With some of the training and of the validation labels wrong.
     pub fn with_noise(mut self, noise: Noise, rng: &mut StdRng) -> Self {
+        let all = [&self.train, &self.valid, &self.test].into_iter().flatten();
+        let classes = 1 + all.map(|digit| digit.label).max().unwrap_or(0);
         for digits in [&mut self.train, &mut self.valid] {
             let noisy = (noise.part() * digits.len() as f64).round() as usize;
             for digit in &mut digits[..noisy] {
-                digit.label = noise.label(digit.label, rng);
+                digit.label = noise.label(digit.label, classes, rng);
             }
         }
         self

@@ -13,6 +13,7 @@ use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
 #[global_allocator]
@@ -20,7 +21,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Trains networks on digits with each method, and prints the accuracy on clean images, the time of a
 /// step over SGD's, the part of SAM's gain that is kept, and how many seeds failed (below 20 %, where
-/// guessing is 10 %). Draws accuracy over time.
+/// guessing is 10 %). Draws accuracy and time.
 ///
 /// Each method that has a radius has the one that is best of nine on ten seeds of their own; its other settings are
 /// its authors' or this library's defaults. A step's time is a median over steps that the methods take in
@@ -87,41 +88,6 @@ struct Row {
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Figures {
     rows: Vec<Row>,
-}
-
-/// About as wide as a name is drawn, in pixels.
-fn text_width(name: &str) -> i32 {
-    7 * name.len() as i32
-}
-
-/// For each point, where its name goes: the nearest place, to the right or the left of it, that neither a
-/// point nor another name has taken and that is not beyond the left or the upper edge. All in pixels.
-fn place(points: &[(f64, f64)], names: &[String], edges: (f64, f64)) -> Vec<(i32, i32)> {
-    // Left, right, and middle height.
-    let mut taken: Vec<(f64, f64, f64)> =
-        points.iter().map(|(x, y)| (x - 6.0, x + 6.0, *y)).collect();
-    let mut places = Vec::new();
-    for ((x, y), name) in points.iter().zip(names) {
-        let width = text_width(name);
-        let heights = (0..40i32).flat_map(|step| [6 * step, -6 * step]);
-        let offsets =
-            heights.flat_map(|dy| [(9 + dy.abs() / 3, dy), (-9 - width - dy.abs() / 3, dy)]);
-        let boxed = |(dx, dy): (i32, i32)| {
-            let left = x + f64::from(dx);
-            (left, left + f64::from(width), y + f64::from(dy))
-        };
-        let is_free = |offset: &(i32, i32)| {
-            let (left, right, middle) = boxed(*offset);
-            let apart = |other: &(f64, f64, f64)| {
-                left > other.1 || right < other.0 || (middle - other.2).abs() > 11.0
-            };
-            left > edges.0 && middle > edges.1 + 8.0 && taken.iter().all(apart)
-        };
-        let offset = offsets.clone().find(is_free).unwrap_or((9, 0));
-        taken.push(boxed(offset));
-        places.push(offset);
-    }
-    places
 }
 
 fn main() -> anyhow::Result<()> {
@@ -262,83 +228,71 @@ fn table(rows: &[Row], network: Architecture, recipe: &Recipe, options: &Options
     table
 }
 
-/// A panel for each network: the accuracy of each method, with the deviation of its seeds, over the time
-/// of a step.
+/// A panel for each network, and a line in it for each method, the cheapest first: its accuracy, with the deviation of its
+/// seeds, and the time of a step. What lost seeds may go beyond the edge.
 fn picture(rows: &[Row], file: &Path) -> anyhow::Result<()> {
     const FONT: &str = "sans-serif";
-    let networks: Vec<Architecture> = [Architecture::Mlp, Architecture::Conv]
+    const NAMES: u32 = 190;
+    const TIMES: u32 = 60;
+    let of = |network| {
+        let mut rows: Vec<&Row> = rows.iter().filter(|row| row.network == network).collect();
+        rows.sort_by(|a, b| a.time_over_sgd.total_cmp(&b.time_over_sgd));
+        rows
+    };
+    let panels = [Architecture::Mlp, Architecture::Conv].map(|network| (network, of(network)));
+    let panels: Vec<_> = panels
         .into_iter()
-        .filter(|network| rows.iter().any(|row| row.network == *network))
+        .filter(|(_, rows)| !rows.is_empty())
         .collect();
-    let canvas = SVGBackend::new(file, (560 * networks.len() as u32, 460)).into_drawing_area();
+    let most = panels.iter().map(|(_, rows)| rows.len()).max().unwrap_or(1);
+    let size = (620 * panels.len() as u32, 100 + 22 * most as u32);
+    let canvas = SVGBackend::new(file, size).into_drawing_area();
     canvas.fill(&WHITE)?;
-    let panels = canvas.split_evenly((1, networks.len()));
-    for (panel, network) in panels.iter().zip(networks) {
-        let rows: Vec<&Row> = rows.iter().filter(|row| row.network == network).collect();
+    let areas = canvas.split_evenly((1, panels.len()));
+    for (area, (network, rows)) in areas.iter().zip(panels) {
         let percents =
-            |row: &Row| [-1.0, 1.0].map(|s| 100.0 * (row.test_accuracy + s * row.deviation));
-        let lowest = rows
-            .iter()
-            .map(|row| percents(row)[0])
-            .fold(100.0, f64::min);
-        let slowest = rows.iter().map(|row| row.time_over_sgd).fold(1.0, f64::max);
-        let floor = (lowest / 10.0).floor() * 10.0;
-        let mut chart = ChartBuilder::on(panel)
-            .caption(network.name(), (FONT, 20))
-            .margin(15)
-            .x_label_area_size(45)
-            .y_label_area_size(55)
-            .build_cartesian_2d(0.8..slowest + 0.6, floor..100.0)?;
+            |row: &Row| [-1.0, 0.0, 1.0].map(|s| 100.0 * (row.test_accuracy + s * row.deviation));
+        let alive = rows.iter().filter(|row| row.failed_seeds == 0);
+        let least = alive.map(|row| percents(row)[0]).fold(100.0, f64::min);
+        let least = (least / 5.0).floor() * 5.0;
+        let mut chart = ChartBuilder::on(area)
+            .caption(network.name(), (FONT, 18))
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(NAMES)
+            .right_y_label_area_size(TIMES)
+            .build_cartesian_2d(least..100.0, rows.len() as f64..0.0)?;
         chart
             .configure_mesh()
-            .x_desc("time of a step over SGD's")
-            .y_desc("test accuracy, %")
-            .x_label_formatter(&|time| format!("{time:.1}"))
-            .y_label_formatter(&|accuracy| format!("{accuracy:.0}"))
-            .axis_desc_style((FONT, 16))
-            .label_style((FONT, 14))
+            .disable_y_axis()
+            .disable_y_mesh()
+            .x_desc("test accuracy, %; beside it, the time of a step over SGD's")
+            .x_label_formatter(&|accuracy| format!("{accuracy:.0}"))
+            .axis_desc_style((FONT, 14))
+            .label_style((FONT, 13))
             .light_line_style(WHITE)
             .draw()?;
-        for row in &rows {
+        let corner = area.get_base_pixel();
+        for (line, row) in rows.iter().enumerate() {
+            let y = line as f64 + 0.5;
             let colour = colour(row.method);
-            let [low, high] = percents(row).map(|percent| percent.clamp(floor, 100.0));
-            let (x, y) = (row.time_over_sgd, 100.0 * row.test_accuracy);
-            let style = colour.stroke_width(2);
-            chart.draw_series([PathElement::new([(x, low), (x, high)], style)])?;
-            chart.draw_series([Circle::new((x, y), 5, colour.filled())])?;
-        }
-        // The names last, so that no line crosses them.
-        let (width, height) = chart.plotting_area().dim_in_pixel();
-        let scale = (
-            f64::from(width) / (slowest + 0.6 - 0.8),
-            f64::from(height) / (100.0 - floor),
-        );
-        let points: Vec<(f64, f64)> = (rows.iter())
-            .map(|row| (row.time_over_sgd, 100.0 * row.test_accuracy))
-            .collect();
-        let names: Vec<String> = (rows.iter())
-            .map(|row| row.method.name())
-            .map(|name| name.strip_prefix("SAM, ").unwrap_or(name).to_string())
-            .collect();
-        let pixels = points.iter().map(|(x, y)| (x * scale.0, -y * scale.1));
-        let edges = (0.8 * scale.0, -100.0 * scale.1);
-        let offsets = place(&pixels.collect::<Vec<_>>(), &names, edges);
-        for ((row, point), (name, (dx, dy))) in
-            rows.iter().zip(points).zip(names.iter().zip(offsets))
-        {
-            let colour = colour(row.method);
-            let style = (FONT, 13).into_font().color(&colour);
-            let mark = EmptyElement::at(point) + Text::new(name.clone(), (dx, dy - 6), style);
-            chart.draw_series([mark])?;
-            if dy.abs() > 10 {
-                let end = if dx > 0 {
-                    dx - 2
-                } else {
-                    dx + text_width(name) + 2
-                };
-                let line = EmptyElement::at(point)
-                    + PathElement::new([(0, 0), (end, dy)], colour.stroke_width(1));
-                chart.draw_series([line])?;
+            let [low, mean, high] = percents(row).map(|percent| percent.clamp(least, 100.0));
+            let range = PathElement::new([(low, y), (high, y)], colour.stroke_width(2));
+            chart.draw_series([range])?;
+            chart.draw_series([Circle::new((mean, y), 4, colour.filled())])?;
+            let name = match row.failed_seeds {
+                0 => row.method.name().to_string(),
+                dead => format!("{} ({dead} died)", row.method.name()),
+            };
+            let time = format!("{:.2}", row.time_over_sgd);
+            for (text, x, side, gap) in
+                [(name, least, HPos::Right, -8), (time, 100.0, HPos::Left, 8)]
+            {
+                let at = chart.backend_coord(&(x, y));
+                let style = (FONT, 13).into_font().color(&colour);
+                let style = style.pos(Pos::new(side, VPos::Center));
+                let at = (at.0 - corner.0 + gap, at.1 - corner.1);
+                area.draw(&Text::new(text, at, style))?;
             }
         }
     }
