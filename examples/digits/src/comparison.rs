@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use crate::data::{Digit, DigitBatch, Split, batches};
 use crate::model::{ConvNet, Mlp, Network, Transformer, seeded};
 use crate::recipe::{Base, Recipe, RecipeOptions, Schedule};
-use crate::training::{Setting, accuracy, climbing, mean_and_deviation};
+use crate::training::{Setting, Trained, accuracy, climbing, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -259,6 +259,20 @@ pub struct Outcome {
     pub flatness: Option<Measures>,
 }
 
+impl Outcome {
+    /// Without what is measured after the training.
+    pub fn of<M>(trained: &Trained<M>) -> Self {
+        Self {
+            test_accuracy: trained.test_accuracy(),
+            chosen_test_accuracy: trained.chosen_test_accuracy(),
+            accuracies: trained.accuracies.iter().map(|each| each.test).collect(),
+            corrupted: Vec::new(),
+            seconds: trained.seconds,
+            flatness: None,
+        }
+    }
+}
+
 /// Mean and deviation of some accuracies, from 0 to 1, in percent.
 pub fn percents(accuracies: impl IntoIterator<Item = f64>) -> String {
     text(accuracies.into_iter().map(|accuracy| 100.0 * accuracy), 1)
@@ -473,6 +487,7 @@ impl Task<'_> {
             Look::Flatness => Some(self.measure(&trained.model, &split.train)?),
             Look::Last | Look::Epochs => None,
         };
+        let tested = trained.model.valid();
         let corrupted = self.corruptions.iter().map(|corruption| {
             let mut rng = StdRng::seed_from_u64(job.seed);
             let corrupted = split
@@ -480,19 +495,16 @@ impl Task<'_> {
                 .iter()
                 .map(|digit| (corruption.of)(digit, &mut rng));
             let corrupted: Vec<Digit> = corrupted.collect();
-            accuracy(&trained.model.valid(), &corrupted, self.device)
+            accuracy(&tested, &corrupted, self.device)
         });
         let corrupted = match look {
             Look::Last => Vec::new(),
             Look::Epochs | Look::Flatness => corrupted.collect::<anyhow::Result<_>>()?,
         };
         Ok(Outcome {
-            test_accuracy: trained.test_accuracy(),
-            chosen_test_accuracy: trained.chosen_test_accuracy(),
-            accuracies: trained.accuracies.iter().map(|each| each.test).collect(),
             corrupted,
-            seconds: trained.seconds,
             flatness,
+            ..Outcome::of(&trained)
         })
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use example_common::Method;
+use example_common::options::{absolute, progress_bar};
 use indicatif::ProgressBar;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -120,7 +121,7 @@ pub struct Contest<'a> {
     pub seeds: u64,
     /// Those that settings are chosen on.
     pub tuning_seeds: u64,
-    /// Those that the task knows.
+    /// The remedies that the task can be given.
     pub rivals: &'a [Rival],
     /// The methods that remedies are also put under, each with a strength of its own.
     pub under: &'a [Method],
@@ -202,6 +203,32 @@ impl Contest<'_> {
         }
         Ok(Figures { title, rows })
     }
+
+    /// As [`hold`](Self::hold), with a bar, and prints the table.
+    ///
+    /// # Errors
+    ///
+    /// If a training fails.
+    pub fn show(&self, title: String) -> anyhow::Result<Figures> {
+        let bar = progress_bar("trainings", self.trainings());
+        let figures = self.hold(title, &bar)?;
+        bar.finish_and_clear();
+        println!("{}", figures.table());
+        Ok(figures)
+    }
+}
+
+/// Writes figures as JSON, if there is a file for them, and says where.
+///
+/// # Errors
+///
+/// If it cannot be written.
+pub fn save(figures: &[Figures], file: Option<&Path>) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        std::fs::write(file, serde_json::to_string_pretty(figures)?)?;
+        println!("figures: {}", absolute(file));
+    }
+    Ok(())
 }
 
 fn last(row: &Row) -> Vec<f64> {

@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 use digits::comparison::{Done, TUNING_SEEDS, Task, Trainable};
 use digits::model::seeded;
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{Contest, Rival};
-use example_common::options::{absolute, create, progress_bar};
+use digits::rivals::{self, Contest, Rival};
+use example_common::options::create;
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 
@@ -77,10 +77,9 @@ fn main() -> anyhow::Result<()> {
     let device = options.backend.device()?.autodiff();
     let mut all = Vec::new();
     for name in &options.table {
-        let (name, table, rivals) = match name {
-            Name::Satellite => ("satellite", Table::satellite()?, &Rival::ALL[..]),
-            // Of the others, some are for classes, and the Learner is where the rest is.
-            Name::Diamonds => ("diamonds", Table::diamonds()?, &[Rival::Decay][..]),
+        let (title, table) = match name {
+            Name::Satellite => ("satellite", Table::satellite()?),
+            Name::Diamonds => ("diamonds", Table::diamonds()?),
         };
         let inputs = table.width();
         let classifier = |seed, device: &Device| {
@@ -88,9 +87,10 @@ fn main() -> anyhow::Result<()> {
             Ok(seeded(new, seed, device))
         };
         let regression = Regression { inputs };
-        let network: &dyn Trainable = match name {
-            "satellite" => &classifier,
-            _ => &regression,
+        let (network, rivals): (&dyn Trainable, &[Rival]) = match name {
+            Name::Satellite => (&classifier, &Rival::ALL),
+            // Of the others, some are for classes, and the Learner is where the rest is.
+            Name::Diamonds => (&regression, &[Rival::Decay]),
         };
         let recipe = Recipe {
             schedule: options.schedule,
@@ -101,7 +101,7 @@ fn main() -> anyhow::Result<()> {
             split: &|seed| table.split(seed),
             recipe,
             device: &device,
-            name: name.to_string(),
+            name: title.to_string(),
             corruptions: &[],
             done: &done,
         };
@@ -113,19 +113,11 @@ fn main() -> anyhow::Result<()> {
             under: &[Method::Auto, Method::Autotwopass],
         };
         let title = format!(
-            "{name}, {}, {}",
+            "{title}, {}, {}",
             options.base.name(),
             options.schedule.name()
         );
-        let bar = progress_bar("trainings", contest.trainings());
-        let figures = contest.hold(title, &bar)?;
-        bar.finish_and_clear();
-        println!("{}", figures.table());
-        all.push(figures);
+        all.push(contest.show(title)?);
     }
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
-        println!("figures: {}", absolute(file));
-    }
-    Ok(())
+    rivals::save(&all, options.json.as_deref())
 }

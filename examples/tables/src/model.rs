@@ -10,6 +10,7 @@ use burn_sam::SamConfig;
 use digits::comparison::{Job, Look, Outcome, Task, Trainable};
 use digits::data::{Digit, batches};
 use digits::model::seeded;
+use digits::training::{Accuracies, Trained};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -79,7 +80,7 @@ impl Trainable for Regression {
         let mut rng = StdRng::seed_from_u64(job.seed);
         let mut rows = split.train.clone();
         let host = task.device.clone().inner();
-        let mut told = Vec::new();
+        let mut accuracies = Vec::new();
         for epoch in 1..=job.recipe.epochs {
             rows.shuffle(&mut rng);
             for batch in batches(&rows, job.recipe.batch_size, task.device) {
@@ -93,18 +94,16 @@ impl Trainable for Regression {
             if look != Look::Last || epoch == job.recipe.epochs {
                 let model = model.valid();
                 let of = |digits: &[Digit]| self.told(&model, digits, &host);
-                told.push((of(&split.valid)?, of(&split.test)?));
+                accuracies.push(Accuracies {
+                    valid: of(&split.valid)?,
+                    test: of(&split.test)?,
+                });
             }
         }
-        let last = told.last().context("no epoch")?.1;
-        let best = told.iter().max_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(Outcome {
-            test_accuracy: last,
-            chosen_test_accuracy: best.context("no epoch")?.1,
-            accuracies: told.iter().map(|(_, test)| *test).collect(),
-            corrupted: Vec::new(),
+        Ok(Outcome::of(&Trained {
+            model,
+            accuracies,
             seconds: start.elapsed().as_secs_f64(),
-            flatness: None,
-        })
+        }))
     }
 }

@@ -11,8 +11,8 @@ use clap::Parser;
 use digits::comparison::{Done, TUNING_SEEDS, Task};
 use digits::model::seeded;
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{Contest, Rival};
-use example_common::options::{absolute, create, part, progress_bar};
+use digits::rivals::{self, Contest, Rival};
+use example_common::options::{create, part};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 
@@ -114,15 +114,7 @@ fn main() -> anyhow::Result<()> {
             "{kinds} kinds of text, AdamW, {:.0} % wrong labels, warm-up and cosine",
             100.0 * noise
         );
-        let bar = progress_bar("trainings", contest.trainings());
-        let figures = contest.hold(title, &bar)?;
-        bar.finish_and_clear();
-        println!("{}", figures.table());
-        all.push(figures);
+        all.push(contest.show(title)?);
     }
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
-        println!("figures: {}", absolute(file));
-    }
-    Ok(())
+    rivals::save(&all, options.json.as_deref())
 }

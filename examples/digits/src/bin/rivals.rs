@@ -6,8 +6,8 @@ use clap::{Parser, ValueEnum};
 use digits::comparison::{Architecture, Done, TUNING_SEEDS, Task};
 use digits::data::{self, Noise};
 use digits::recipe::{Base, RecipeOptions};
-use digits::rivals::{Contest, Figures, Rival, picture};
-use example_common::options::{absolute, create, load, part, progress_bar};
+use digits::rivals::{Contest, Figures, Rival, picture, save};
+use example_common::options::{absolute, create, load, part};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 
@@ -90,10 +90,7 @@ fn main() -> anyhow::Result<()> {
     if options.load.is_empty() {
         all = hold(&options)?;
     }
-    if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_string_pretty(&all)?)?;
-        println!("figures: {}", absolute(file));
-    }
+    save(&all, options.json.as_deref())?;
     picture(&all, &options.picture)?;
     println!("picture: {}", absolute(&options.picture));
     Ok(())
@@ -134,11 +131,7 @@ fn hold(options: &Options) -> anyhow::Result<Vec<Figures>> {
                     base.name(),
                     recipe.schedule.name()
                 );
-                let bar = progress_bar("trainings", contest.trainings());
-                let figures = contest.hold(title, &bar)?;
-                bar.finish_and_clear();
-                println!("{}", figures.table());
-                all.push(figures);
+                all.push(contest.show(title)?);
             }
         }
     }

@@ -17,7 +17,7 @@ use digits::data::{Digit, Split};
 use digits::model::seeded;
 use digits::over_time::{self, Line, Panel};
 use digits::recipe::{Base, Recipe, Schedule, smoothing};
-use digits::rivals::{Contest, Rival};
+use digits::rivals::{self, Contest, Rival};
 use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
@@ -211,14 +211,8 @@ fn main() -> anyhow::Result<()> {
             rivals: &Rival::ALL,
             under: &[],
         };
-        let bar = progress_bar("trainings", contest.trainings());
-        let figures = contest.hold(format!("MNIST, {title}"), &bar)?;
-        bar.finish_and_clear();
-        println!("{}", figures.table());
-        if let Some(file) = &options.json {
-            std::fs::write(file, serde_json::to_string_pretty(&[figures])?)?;
-        }
-        return Ok(());
+        let figures = contest.show(format!("MNIST, {title}"))?;
+        return rivals::save(&[figures], options.json.as_deref());
     }
     let mut methods = vec![Method::Sgd];
     methods.extend(
