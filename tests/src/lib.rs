@@ -23,8 +23,8 @@ pub fn cpu_devices() -> Vec<Device> {
         .into()
 }
 
-/// The CPU devices and, where the feature `wgpu` is on and the machine has one, a wgpu device,
-/// without autodiff.
+/// The CPU devices, with the feature `libtorch` LibTorch's too and, where the feature `wgpu` is on and the machine has
+/// one, a wgpu device, without autodiff.
 ///
 /// # Panics
 ///
@@ -32,6 +32,8 @@ pub fn cpu_devices() -> Vec<Device> {
 /// a CI that should test on one cannot skip it.
 pub fn devices() -> Vec<Device> {
     let mut devices = cpu_devices();
+    #[cfg(feature = "libtorch")]
+    devices.push(Device::libtorch());
     devices.extend(wgpu_device());
     devices
 }

@@ -218,12 +218,13 @@ macro_rules! slices {
         fn write_over<U: Update>(
             update: &U,
             index: usize,
-            b: Slice<'_>,
-            c: Option<Slice<'_>>,
+            others: [Option<Slice<'_>>; 2],
             a: SliceMut<'_>,
         ) {
             match a {
-                $(SliceMut::$variant(a) => update.write(index, Element::of(b), c.map(Element::of), a)),*
+                $(SliceMut::$variant(a) => {
+                    update.write(index, others.map(|other| other.map_or(&[][..], Element::of)), a)
+                }),*
             }
         }
     };
@@ -260,23 +261,24 @@ fn update_pieces<T: Storage, U: Update>(update: &U, read: &[T], write: &mut [T])
             Some(Keep::Read) => *write = read[index].clone(),
             Some(Keep::Written) => {}
             None => {
-                let (b, c) = (read[index].slice(), read.get(count + index).map(T::slice));
+                let others = [index, count + index];
+                let others = others.map(|index| read.get(index).map(T::slice));
                 let mut rest = write.slice_mut();
                 let mut start = 0;
                 while rest.len() > 0 {
                     let len = rest.len().min(CHUNK);
                     let [piece, after] = rest.split(len);
                     let range = start..start + len;
-                    let c = c.map(|c| c.part(range.clone()));
-                    pieces.push((index, b.part(range), c, piece));
+                    let others = others.map(|other| other.map(|other| other.part(range.clone())));
+                    pieces.push((index, others, piece));
                     elements += len;
                     (rest, start) = (after, start + len);
                 }
             }
         }
     }
-    run(pieces, elements, |(index, b, c, write)| {
-        write_over(update, index, b, c, write)
+    run(pieces, elements, |(index, others, write)| {
+        write_over(update, index, others, write)
     });
 }
 
@@ -443,8 +445,8 @@ trait Update: Sync {
     /// The tensor that stays as it is, if nothing is to be written for the tensors of this index.
     fn keeps(&self, index: usize) -> Option<Keep>;
 
-    /// Over a piece of the tensor of this index, from that of one other or two.
-    fn write<E: Element>(&self, index: usize, b: &[E], c: Option<&[E]>, a: &mut [E]);
+    /// Over a piece of the tensor of this index, from those of two others; one that is not there is empty.
+    fn write<E: Element>(&self, index: usize, others: [&[E]; 2], a: &mut [E]);
 }
 
 /// Which of the tensors: the first that is read, or the one that is written.
@@ -478,7 +480,7 @@ impl Update for Perturb {
     }
 
     #[inline(always)]
-    fn write<E: Element>(&self, index: usize, weight: &[E], _: Option<&[E]>, grad: &mut [E]) {
+    fn write<E: Element>(&self, index: usize, [weight, _]: [&[E]; 2], grad: &mut [E]) {
         let factor = E::Wide::from_f64(self.scale(index).unwrap_or_default());
         match self.eta.map(E::Wide::from_f64) {
             None => over(grad, weight, |g, w| w + g * factor),
@@ -499,7 +501,7 @@ impl Update for Extrapolate {
     }
 
     #[inline(always)]
-    fn write<E: Element>(&self, index: usize, weight: &[E], _: Option<&[E]>, before: &mut [E]) {
+    fn write<E: Element>(&self, index: usize, [weight, _]: [&[E]; 2], before: &mut [E]) {
         let factor = E::Wide::from_f64(self.0.scale(index).unwrap_or_default());
         over(before, weight, |before, w| w + (w - before) * factor);
     }
@@ -513,14 +515,14 @@ struct Combine {
 impl Update for Combine {
     fn keeps(&self, _index: usize) -> Option<Keep> {
         match self.coefficients[..] {
-            [1.0, 0.0] | [1.0, 0.0, 0.0] => Some(Keep::Written),
+            [1.0] | [1.0, 0.0] | [1.0, 0.0, 0.0] => Some(Keep::Written),
             [0.0, 1.0] | [0.0, 1.0, 0.0] => Some(Keep::Read),
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn write<E: Element>(&self, _index: usize, b: &[E], c: Option<&[E]>, a: &mut [E]) {
+    fn write<E: Element>(&self, _index: usize, [b, c]: [&[E]; 2], a: &mut [E]) {
         let wide = |index: usize| {
             let coefficient = self.coefficients.get(index).copied().unwrap_or_default();
             E::Wide::from_f64(coefficient)
@@ -530,21 +532,20 @@ impl Update for Combine {
         // What is not finite must not come through a coefficient of 0.
         match [x, y, z].map(|coefficient| coefficient != zero) {
             [true, true, true] => {
-                let c = c.expect("three tensors");
                 for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
                     *a = E::narrow(a.widen() * x + b.widen() * y + c.widen() * z);
                 }
             }
             [true, true, false] => over(a, b, |a, b| a * x + b * y),
-            [true, false, true] => over(a, c.expect("three tensors"), |a, c| a * x + c * z),
+            [true, false, true] => over(a, c, |a, c| a * x + c * z),
             [true, false, false] => a.iter_mut().for_each(|a| *a = E::narrow(a.widen() * x)),
             [false, true, true] => {
-                for ((a, b), c) in a.iter_mut().zip(b).zip(c.expect("three tensors")) {
+                for ((a, b), c) in a.iter_mut().zip(b).zip(c) {
                     *a = E::narrow(b.widen() * y + c.widen() * z);
                 }
             }
             [false, true, false] => over(a, b, |_, b| b * y),
-            [false, false, true] => over(a, c.expect("three tensors"), |_, c| c * z),
+            [false, false, true] => over(a, c, |_, c| c * z),
             [false, false, false] => a.fill(E::narrow(zero)),
         }
     }

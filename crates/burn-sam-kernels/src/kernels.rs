@@ -10,7 +10,7 @@ mod with {
     use std::borrow::Borrow;
 
     use burn::backend::Dispatch;
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{FloatDType, Tensor};
 
     use crate::backend::{Floats, ListBackend};
     use crate::operation::{Reduction, Update};
@@ -31,20 +31,14 @@ mod with {
         Tensor::from_dispatch(Dispatch::reduce(floats(a), floats(b), reduction))
     }
 
-    /// Writes over the parts of one device.
+    /// Writes over the parts of one device. The scalars are there, in the type that is computed in.
     pub(crate) fn update(
         read: &[impl Borrow<Part>],
         write: Vec<Part>,
-        scalars: &[Tensor<1>],
-        device: &Device,
+        scalars: impl FnOnce(FloatDType) -> Tensor<1>,
         update: Update,
     ) -> Vec<Part> {
-        let wide = accumulation_dtype(write.iter().map(Part::dtype));
-        let on_device = |value: &Tensor<1>| value.clone().cast(wide).to_device(device);
-        let scalars = match scalars {
-            [value] => on_device(value),
-            values => Tensor::cat(values.iter().map(on_device).collect(), 0),
-        };
+        let scalars = scalars(accumulation_dtype(write.iter().map(Part::dtype)));
         let (shells, write): (Vec<_>, Vec<_>) = write.into_iter().map(Part::into_shell).unzip();
         let Floats(written) =
             Dispatch::update(floats(read), Floats(write), scalars.into_dispatch(), update);
@@ -59,7 +53,7 @@ mod with {
 mod without {
     use std::borrow::Borrow;
 
-    use burn::tensor::{Device, Tensor};
+    use burn::tensor::{FloatDType, Tensor};
 
     use crate::operation::{Reduction, Update};
     use crate::part::Part;
@@ -75,8 +69,7 @@ mod without {
     pub(crate) fn update(
         _: &[impl Borrow<Part>],
         _: Vec<Part>,
-        _: &[Tensor<1>],
-        _: &Device,
+        _: impl FnOnce(FloatDType) -> Tensor<1>,
         _: Update,
     ) -> Vec<Part> {
         unreachable!("no part has kernels")

@@ -3,13 +3,14 @@
 //! Sharpness-aware methods compute with vectors of the weights' size: gradients, directions, the weights themselves.
 //! A [`Vector`] is one, with a [`Part`] for each parameter, and a few operations:
 //!
-//! 1. [`squared_norm`](Vector::squared_norm) and [`squared_length`](Vector::squared_length), the sum of (T g)² over
+//! 1. [`squared_norm`](Vector::squared_norm), the sum of its squares;
+//! 2. [`path`](Vector::path), from the weights along it: its [length](Path::squared_length), the sum of (T g)² over
 //!    all parts, with a T of 1 for plain SAM and |w| + eta, elementwise, for adaptive SAM
-//!    ([ASAM](https://arxiv.org/abs/2102.11600));
-//! 2. [`perturbed`](Vector::perturbed), w + rho T² g / (norm + eps);
+//!    ([ASAM](https://arxiv.org/abs/2102.11600)), and its [end](Path::end), w + rho T² g / (norm + eps);
 //! 3. [`products`](Vector::products), the inner products of two vectors, and [`slope`](Vector::slope), how steep one is along a
 //!    way, all in one pass over memory;
-//! 4. [`combine`](Vector::combine), linear combinations, whose coefficients are on the device.
+//! 4. [`combine`](Vector::combine), linear combinations, and [`scaled_or`](Vector::scaled_or), a choice between two
+//!    vectors, both decided on the device.
 //!
 //! With the features `flex`, `ndarray` and `wgpu` (or another of CubeCL's), parts on these
 //! backends take kernels of their own: one pass over memory for each operation, on all cores or as
@@ -29,10 +30,9 @@
 //! let vector = |values| -> Vector { [Part::new(0, Tensor::<1>::from_floats(values, &device))].into_iter().collect() };
 //! let (weights, grads) = (vector([1.0, 2.0]), vector([3.0, 4.0]));
 //!
-//! let along = Along::Gradient { eta: None };
-//! let squared_norm = grads.squared_length(&weights, along).unwrap();
-//! let length = Length { squared_norm, eps: 0.0, factor: None };
-//! let climbed = grads.perturbed(&weights, along, |_| 0.5, &length);
+//! let path = grads.path(&weights, Along::Gradient { eta: None });
+//! let squared_norm = path.squared_length().unwrap();
+//! let climbed = path.end(|_| 0.5, &Length::new(squared_norm, 0.0, None));
 //!
 //! let climbed = climbed.into_iter().next().unwrap().into_tensor::<1>();
 //! let [a, b] = climbed.into_data().to_vec::<f32>().unwrap()[..] else { unreachable!() };
@@ -60,28 +60,57 @@ mod kernels;
 mod ndarray;
 mod operation;
 mod part;
+mod path;
 pub mod portable;
+mod shared;
 mod vector;
 
 pub use operation::Along;
 pub use part::Part;
-pub use vector::{Length, Vector, known};
+pub use path::{Length, Path};
+pub use vector::{Coefficient, Coefficients, Instead, Vector, known};
 
 /// For the tests and benchmarks of this workspace.
-#[cfg(feature = "cube")]
 #[doc(hidden)]
 pub mod internals {
+    use core::cell::Cell;
+    #[cfg(feature = "cube")]
+    use core::sync::atomic::Ordering::Relaxed;
+
     #[cfg(feature = "wgpu")]
     pub use crate::cube::source::wgsl;
 
-    use core::sync::atomic::Ordering::Relaxed;
+    thread_local! {
+        pub(crate) static WITHOUT_KERNELS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// While it is there, every part on this thread takes the portable path.
+    #[must_use]
+    pub struct WithoutKernels(());
+
+    impl WithoutKernels {
+        /// From now on.
+        #[expect(clippy::new_without_default)]
+        pub fn new() -> Self {
+            WITHOUT_KERNELS.set(true);
+            Self(())
+        }
+    }
+
+    impl Drop for WithoutKernels {
+        fn drop(&mut self) {
+            WITHOUT_KERNELS.set(false);
+        }
+    }
 
     /// How many compute shaders this crate has launched.
+    #[cfg(feature = "cube")]
     pub fn launches() -> usize {
         crate::cube::LAUNCHES.load(Relaxed)
     }
 
     /// From now on, as on a device that allows only so many cubes in a dimension.
+    #[cfg(feature = "cube")]
     pub fn limit_cubes(most: u32) {
         crate::cube::MOST_CUBES.store(most, Relaxed);
     }

@@ -5,7 +5,7 @@
     allow(dead_code, reason = "no backend is there to ask")
 )]
 
-/// What a vector is that a perturbation goes along.
+/// What a vector is that a [`Path`](crate::Path) goes along.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Along {
     /// A gradient, or anything like it.
@@ -20,7 +20,7 @@ pub enum Along {
 /// What is summed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reduction {
-    /// As [`Vector::squared_length`](crate::Vector::squared_length), over gradients; the second list is the weights, or empty
+    /// As [`Path::squared_length`](crate::Path::squared_length), over gradients; the second list is the weights, or empty
     /// without `eta`.
     SquaredNorm { eta: Option<f64> },
     /// The sum of (b - a)².
@@ -34,7 +34,7 @@ pub(crate) enum Reduction {
 /// What is written.
 #[derive(Clone, Debug)]
 pub(crate) enum Update {
-    /// As [`Vector::perturbed`](crate::Vector::perturbed), over gradients from weights, with a rho for each parameter. The
+    /// As [`Path::end`](crate::Path::end), over gradients from weights, with a rho for each parameter. The
     /// scalars are the squared norm and, if there is one, a factor of all rhos.
     Perturb {
         rhos: Vec<f64>,

@@ -51,26 +51,26 @@ pub fn sum_of_squares<const D: usize>(
 /// The sum of the given sums, of shape `[1]`, or `None` of none.
 ///
 /// It is f64 if any of them is, and on the device of the first of that type.
-pub fn total(sums: Vec<Tensor<1>>) -> Option<Tensor<1>> {
-    let home = sums
-        .iter()
-        .find(|sum| sum.dtype() == DType::F64)
-        .or(sums.first())?;
+pub fn total(mut sums: Vec<Tensor<1>>) -> Option<Tensor<1>> {
+    if sums.len() < 2 {
+        return sums.pop();
+    }
+    let wide = sums.iter().find(|sum| sum.dtype() == DType::F64);
+    let home = wide.unwrap_or(&sums[0]);
     let (device, dtype) = (home.device(), home.dtype());
-    sums.into_iter()
-        .map(|sum| sum.to_device(&device).cast(dtype))
-        .reduce(|total, sum| total + sum)
+    let beside = |sum: Tensor<1>| sum.to_device(&device).cast(dtype);
+    Some(Tensor::cat(sums.into_iter().map(beside).collect(), 0).sum())
 }
 
 /// The factor that all parameters share, 1 / (norm + eps) or so many times that, and whether it may be used.
 ///
-/// A factor of 0 alone does not keep a gradient out, for 0 times infinity is NaN: `refused` has to
-/// replace the gradient too.
+/// A factor of 0 alone does not keep a gradient out, for 0 times infinity is NaN: where it is refused, the gradient
+/// is replaced too.
 #[derive(Clone, Debug)]
 pub struct Scale {
-    factor: Tensor<1>,
+    pub(crate) factor: Tensor<1>,
     /// True, on the device, where the norm is not finite or there is nothing to divide by.
-    refused: Tensor<1, Bool>,
+    pub(crate) refused: Tensor<1, Bool>,
 }
 
 impl Scale {
@@ -80,21 +80,29 @@ impl Scale {
     /// perturbation at all. That is decided on the device; nothing is read back. With a factor of all
     /// radii, of shape `[1]` on any device, it is so many times as large.
     pub fn new(squared_norm: Tensor<1>, eps: f64, factor: Option<Tensor<1>>) -> Self {
-        let norm = squared_norm.sqrt();
-        let scale = norm.clone().add_scalar(eps).recip();
+        Self::of(squared_norm.sqrt() + eps, factor)
+    }
+
+    /// For a norm with eps.
+    pub(crate) fn of(norm: Tensor<1>, factor: Option<Tensor<1>>) -> Self {
+        let scale = norm.clone().recip();
         let factor = match factor {
-            Some(factor) => scale.clone() * factor.to_device(&scale.device()).cast(scale.dtype()),
+            Some(factor) => factor.to_device(&scale.device()).cast(scale.dtype()) * scale,
             None => scale,
         };
-        let refused = norm
-            .is_finite()
-            .bool_and(factor.clone().is_finite())
-            .bool_not();
+        // Infinity, and one over 0, are NaN here.
+        let refused = is_no_norm(norm * factor.clone());
         Self {
             factor: factor.mask_fill(refused.clone(), 0.0),
             refused,
         }
     }
+}
+
+/// Whether a norm, or the square of one, is infinite or NaN.
+pub fn is_no_norm(norm: Tensor<1>) -> Tensor<1, Bool> {
+    let is_nan = norm.clone().is_nan();
+    is_nan.bool_or(norm.equal_elem(f64::INFINITY))
 }
 
 /// The climbed parameter w + rho T² g / (norm + eps), of w's shape, type and device.
@@ -117,25 +125,36 @@ pub fn perturb<const D: usize>(
     rho: f64,
     eta: Option<f64>,
 ) -> Tensor<D> {
+    let device = weight.device();
+    let wide = accumulation_dtype([weight.dtype()]);
+    let factor = scale.factor.clone().to_device(&device).cast(wide) * rho;
+    let refused = scale.refused.clone().to_device(&device);
+    let (factor, refused) = (factor.reshape([1; D]), refused.reshape([1; D]));
+    perturb_by(weight, grad, factor, refused, eta)
+}
+
+/// As [`perturb`], by rho / (norm + eps), where that is not refused; both of as many dimensions.
+pub(crate) fn perturb_by<const D: usize>(
+    weight: Tensor<D>,
+    grad: Tensor<D>,
+    factor: Tensor<D>,
+    refused: Tensor<D, Bool>,
+    eta: Option<f64>,
+) -> Tensor<D> {
     if weight.shape().num_elements() == 0 {
         return weight;
     }
-    let (device, dtype) = (weight.device(), weight.dtype());
+    let dtype = weight.dtype();
     let wide = accumulation_dtype([dtype]);
-    let factor = scale.factor.clone().cast(wide).to_device(&device) * rho;
-    let refused = scale.refused.clone().to_device(&device);
-
     let weight = weight.cast(wide);
-    let grad = grad
-        .cast(wide)
-        .mask_fill(refused.reshape([1; D]).expand(weight.shape()), 0.0);
+    let grad = grad.cast(wide).mask_fill(refused, 0.0);
     // T g is scaled before it is multiplied by T again: each factor is at most rho, so that
     // nothing overflows which the formula itself does not.
     let ascent = match eta {
-        None => grad * factor.reshape([1; D]),
+        None => grad * factor,
         Some(eta) => {
             let t = magnitude(weight.clone(), eta);
-            t.clone() * (t * grad * factor.reshape([1; D]))
+            t.clone() * (t * grad * factor)
         }
     };
     (weight + ascent).cast(dtype)
@@ -155,7 +174,7 @@ pub fn inner_product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<1> {
 /// The linear combination of tensors, x a + y b + .., of a's type and device.
 ///
 /// A tensor whose coefficient is 0 may hold anything. Where a alone counts, with a coefficient of 1, the result
-/// is a, bit for bit.
+/// is a.
 ///
 /// # Arguments
 ///
@@ -166,32 +185,65 @@ pub fn combine<const D: usize>(
     others: &[Tensor<D>],
     coefficients: &[Tensor<1>],
 ) -> Tensor<D> {
-    if a.shape().num_elements() == 0 {
-        return a;
-    }
-    let (device, dtype, shape) = (a.device(), a.dtype(), a.shape());
+    let (device, dtype) = (a.device(), a.dtype());
     let wide = accumulation_dtype([dtype]);
-    let expand = |flag: Tensor<1, Bool>| flag.reshape([1; D]).expand(shape.clone());
-    let mut only_a: Option<Tensor<1, Bool>> = None;
-    let mut sum: Option<Tensor<D>> = None;
-    for (tensor, coefficient) in [&a].into_iter().chain(others).zip(coefficients) {
-        let coefficient = coefficient.clone().to_device(&device).cast(wide);
-        let term = tensor.clone().cast(wide) * coefficient.clone().reshape([1; D]);
-        let unread = coefficient.clone().equal_elem(0.0);
-        let term = term.mask_fill(expand(unread.clone()), 0.0);
-        only_a = Some(match only_a {
-            None => coefficient.equal_elem(1.0),
-            Some(only_a) => only_a.bool_and(unread),
-        });
-        sum = Some(match sum {
-            None => term,
-            Some(sum) => sum + term,
-        });
+    let coefficients = coefficients.iter().map(|value| {
+        let value = value.clone().to_device(&device).cast(wide).reshape([1; D]);
+        (value.clone(), value.equal_elem(0.0))
+    });
+    let tensors = [a].into_iter().chain(others.iter().cloned());
+    sum_of_terms(tensors.zip(coefficients).collect())
+}
+
+/// As [`combine`], of each tensor with its coefficient and whether that is 0, both of as many dimensions.
+pub(crate) fn sum_of_terms<const D: usize>(
+    terms: Vec<(Tensor<D>, (Tensor<D>, Tensor<D, Bool>))>,
+) -> Tensor<D> {
+    let dtype = terms[0].0.dtype();
+    let wide = accumulation_dtype([dtype]);
+    let terms = terms.into_iter().map(|(tensor, (value, is_zero))| {
+        if tensor.shape().num_elements() == 0 {
+            return tensor.cast(wide);
+        }
+        // Of the two zeros, the one that leaves a sum as it is.
+        (tensor.cast(wide) * value).mask_fill(is_zero, -0.0)
+    });
+    let sum = terms.reduce(|sum, term| sum + term);
+    sum.expect("at least one term").cast(dtype)
+}
+
+/// A linear combination, of a's type, with coefficients that the host knows.
+pub(crate) fn weighted<const D: usize>(
+    a: Tensor<D>,
+    others: Vec<Tensor<D>>,
+    coefficients: &[f64],
+) -> Tensor<D> {
+    if coefficients.iter().all(|number| *number == 0.0) {
+        return a.zeros_like();
     }
-    match sum.zip(only_a) {
-        None => a,
-        Some((sum, only_a)) => sum.cast(dtype).mask_where(expand(only_a), a),
-    }
+    let dtype = a.dtype();
+    let wide = accumulation_dtype([dtype]);
+    let terms = ([a].into_iter().chain(others).zip(coefficients))
+        .filter(|(_, number)| **number != 0.0)
+        .map(|(tensor, number)| match *number {
+            1.0 => tensor.cast(wide),
+            number => tensor.cast(wide) * number,
+        });
+    let sum = terms.reduce(|sum, term| sum + term);
+    sum.expect("one that is not 0").cast(dtype)
+}
+
+/// So many times a tensor, of its type.
+pub(crate) fn scaled<const D: usize>(a: Tensor<D>, times: Tensor<D>) -> Tensor<D> {
+    let dtype = a.dtype();
+    (a.cast(accumulation_dtype([dtype])) * times).cast(dtype)
+}
+
+/// So many times the way from one tensor to another, of their type.
+pub(crate) fn way<const D: usize>(from: Tensor<D>, to: Tensor<D>, times: Tensor<D>) -> Tensor<D> {
+    let dtype = from.dtype();
+    let wide = accumulation_dtype([dtype]);
+    ((to.cast(wide) - from.cast(wide)) * times).cast(dtype)
 }
 
 /// ASAM's T = |w| + eta.

@@ -1,11 +1,12 @@
 use std::borrow::Cow;
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Bool, DType, Device, FloatDType, Tensor, TensorData};
 
 use crate::kernels;
-use crate::operation::{Along, Reduction, Update};
+use crate::operation::{Reduction, Update};
 use crate::part::Part;
-use crate::portable::{self, Scale};
+use crate::portable;
+use crate::shared::{Choice, Flag, Number};
 
 /// A vector of the weights' size: a tensor for each of some parameters, which are told apart by their places in the
 /// module's order. Its parts may be of any ranks and types, and on several devices.
@@ -15,15 +16,44 @@ use crate::portable::{self, Scale};
 #[derive(Clone, Debug, Default)]
 pub struct Vector(Vec<Part>);
 
-/// How far to climb: [`Vector::perturbed`] has the equation.
-#[derive(Clone, Debug)]
-pub struct Length {
-    /// The squared norm, as from [`Vector::squared_length`], of shape `[1]`, on any device.
-    pub squared_norm: Tensor<1>,
-    /// The stability constant.
-    pub eps: f64,
-    /// What all rhos are multiplied by, of shape `[1]`, on any device; `None` is 1.
-    pub factor: Option<Tensor<1>>,
+/// What vectors are multiplied by in a linear combination: a number, or one of shape `[1]` on any device.
+pub trait Coefficient: Clone {
+    #[doc(hidden)]
+    fn all(of: Vec<Self>) -> Coefficients;
+}
+
+#[doc(hidden)]
+pub enum Coefficients {
+    Numbers(Vec<f64>),
+    Values(Vec<Tensor<1>>),
+}
+
+impl Coefficient for f64 {
+    fn all(of: Vec<Self>) -> Coefficients {
+        Coefficients::Numbers(of)
+    }
+}
+
+impl Coefficient for Tensor<1> {
+    fn all(of: Vec<Self>) -> Coefficients {
+        Coefficients::Values(of)
+    }
+}
+
+/// What takes a vector's place.
+#[expect(clippy::large_enum_variant, reason = "there is one a step")]
+pub enum Instead<'a> {
+    /// Another vector.
+    Vector(&'a Vector),
+    /// So many times the way from one vector to another.
+    Way {
+        /// Where it begins.
+        from: &'a Vector,
+        /// Where it ends.
+        to: Vector,
+        /// How many times, of shape `[1]`, on any device.
+        times: Tensor<1>,
+    },
 }
 
 impl Vector {
@@ -81,8 +111,7 @@ impl Vector {
     /// With the parts of another one of other parameters.
     pub fn merged(mut self, other: Self) -> Self {
         self.0.extend(other.0);
-        self.0.sort_by_key(Part::place);
-        self
+        Self::in_any_order(self.0)
     }
 
     /// With zeros where it misses a part that the other has.
@@ -94,53 +123,12 @@ impl Vector {
         parts.collect()
     }
 
-    /// A number of shape `[1]`, where the first part is, in the type that the vector is summed in.
-    pub fn number(&self, value: f64) -> Tensor<1> {
-        let wide = portable::accumulation_dtype(self.iter().map(Part::dtype));
-        let device = self.0.first().map(|part| part.device().clone());
-        Tensor::from_data([value], (&device.unwrap_or_default(), DType::from(wide)))
-    }
-
     /// |v|², of shape `[1]`; `None` of no parts. The sum is f64 if any part is, and f32 otherwise. It is not finite
     /// if any element is not.
     pub fn squared_norm(&self) -> Option<Tensor<1>> {
-        self.squared_length(self, Along::Gradient { eta: None })
-    }
-
-    /// The squared norm of the way to climb: of T v, or of w - v, where v is this vector and w the weights.
-    ///
-    /// As for [`squared_norm`](Self::squared_norm).
-    ///
-    /// # Panics
-    ///
-    /// If w misses a part, or one of another shape, where it is needed.
-    pub fn squared_length(&self, weights: &Self, along: Along) -> Option<Tensor<1>> {
-        let reads_weights = !matches!(along, Along::Gradient { eta: None });
-        let rows: Vec<(&Part, Option<Cow<'_, Part>>)> = (self.iter())
-            .map(|part| (part, reads_weights.then(|| weights.beside(part))))
-            .collect();
-        let (groups, rest) = by_device(rows, |(part, _)| part);
-        let reduction = match along {
-            Along::Gradient { eta } => Reduction::SquaredNorm { eta },
-            Along::Update => Reduction::SquaredDistance,
-        };
-        let mut sums = Vec::with_capacity(groups.len() + rest.len());
-        for (_, rows) in groups {
-            let (parts, weights): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-            let weights: Vec<_> = weights.into_iter().flatten().collect();
-            sums.push(kernels::reduce(&parts, &weights, reduction));
-        }
-        sums.extend(rest.into_iter().map(|(part, weight)| {
-            let weight = weight.as_deref().unwrap_or(part);
-            match along {
-                Along::Gradient { eta } => part.portable_sum_of_squares(weight, eta),
-                Along::Update => {
-                    let update = weight.clone().portable_minus(part.clone());
-                    update.portable_sum_of_squares(&update, None)
-                }
-            }
-        }));
-        portable::total(sums)
+        let rows = self.iter().map(|part| (part, [None, None]));
+        let [sum] = reduce(rows.collect(), Reduction::SquaredNorm { eta: None })?;
+        Some(sum)
     }
 
     /// <a, a>, <a, b> and <b, b>, each of shape `[1]`, over the parameters of which both have a part; `None` if there
@@ -150,26 +138,8 @@ impl Vector {
     ///
     /// If the parts of a parameter differ in shape.
     pub fn products(&self, other: &Self) -> Option<[Tensor<1>; 3]> {
-        let rows: Vec<(&Part, Cow<'_, Part>)> = (self.iter())
-            .filter_map(|a| Some((a, a.beside(other.get(a.place())?, a.device(), a.dtype()))))
-            .collect();
-        let (groups, rest) = by_device(rows, |(a, _)| a);
-        let mut sums = [Vec::new(), Vec::new(), Vec::new()];
-        for (_, rows) in groups {
-            let (a, b): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
-            let products = kernels::reduce(&a, &b, Reduction::InnerProducts);
-            for (index, sums) in sums.iter_mut().enumerate() {
-                sums.push(products.clone().narrow(0, index, 1));
-            }
-        }
-        for (a, b) in &rest {
-            let products = [(*a, *a), (*a, &**b), (&**b, &**b)];
-            for ((a, b), sums) in products.into_iter().zip(&mut sums) {
-                sums.push(a.portable_inner_product(b));
-            }
-        }
-        let [aa, ab, bb] = sums.map(portable::total);
-        Some([aa?, ab?, bb?])
+        let rows = (self.iter()).filter_map(|a| Some((a, [Some(other.like(a)?), None])));
+        reduce(rows.collect(), Reduction::InnerProducts)
     }
 
     /// |v|², and how steep v is along a way: <v, to - from>. Each of shape `[1]`, over the parameters of which all three
@@ -179,210 +149,164 @@ impl Vector {
     ///
     /// If the parts of a parameter differ in shape.
     pub fn slope(&self, from: &Self, to: &Self) -> Option<[Tensor<1>; 2]> {
-        let beside = |a: &Part, other: &Self| {
-            let other = other.get(a.place())?;
-            Some(a.beside(other, a.device(), a.dtype()).into_owned())
-        };
-        let rows: Vec<(&Part, Part, Part)> = (self.iter())
-            .filter_map(|a| Some((a, beside(a, to)?, beside(a, from)?)))
-            .collect();
-        let (groups, rest) = by_device(rows, |(a, ..)| a);
-        let mut sums = [Vec::new(), Vec::new()];
-        for (_, rows) in groups {
-            let (mut a, mut to, mut from) = (Vec::new(), Vec::new(), Vec::new());
-            for row in rows {
-                a.push(row.0);
-                to.push(row.1);
-                from.push(row.2);
-            }
-            to.append(&mut from);
-            let products = kernels::reduce(&a, &to, Reduction::Slope);
-            for (index, sums) in sums.iter_mut().enumerate() {
-                sums.push(products.clone().narrow(0, index, 1));
-            }
-        }
-        for (a, to, from) in rest {
-            sums[0].push(a.portable_inner_product(a));
-            // In half precision, the difference would be rounded.
-            let wide = DType::from(portable::accumulation_dtype([a.dtype()]));
-            let [to, from] = [to, from].map(|part| part.moved(a.device(), wide));
-            sums[1].push(a.portable_inner_product(&to.portable_minus(from)));
-        }
-        let [squared, slope] = sums.map(portable::total);
-        Some([squared?, slope?])
+        let rows =
+            (self.iter()).filter_map(|a| Some((a, [Some(to.like(a)?), Some(from.like(a)?)])));
+        reduce(rows.collect(), Reduction::Slope)
     }
 
-    /// The linear combination x a + y b, or x a + y b + z c, where this is a. A part of a parameter of which another
+    /// The linear combination x a, x a + y b, or x a + y b + z c, where this is a. A part of a parameter of which another
     /// vector has none stays as it is.
     ///
-    /// A tensor whose coefficient is 0 is not read, and may hold anything: with 1 and 0, a stays as it is, bit for
-    /// bit, whatever is not finite in b. That is decided on the device.
+    /// A tensor whose coefficient is 0 is not read, and may hold anything: with 1 and 0, a stays as it is, whatever is
+    /// not finite in b. Of coefficients on the device, that is decided there.
     ///
     /// # Arguments
     ///
-    /// * `x` - of shape `[1]`, on any device, as all coefficients are.
-    /// * `others` - one or two other vectors, each with its coefficient.
+    /// * `x` - what this vector is multiplied by.
+    /// * `others` - none, one or two other vectors, each with its coefficient.
     ///
     /// # Panics
     ///
-    /// If the parts of a parameter differ in shape, or the others are not one or two.
-    pub fn combine(self, x: Tensor<1>, others: &[(&Self, Tensor<1>)]) -> Self {
+    /// If the parts of a parameter differ in shape, or the others are more than two.
+    pub fn combine<C: Coefficient>(self, x: C, others: &[(&Self, C)]) -> Self {
         assert!(
-            matches!(others.len(), 1 | 2),
-            "a combination is with one or two other vectors"
+            others.len() <= 2,
+            "a combination is with at most two other vectors"
         );
-        let coefficients: Vec<Tensor<1>> = [x]
-            .into_iter()
-            .chain(others.iter().map(|(_, coefficient)| coefficient.clone()))
-            .collect();
+        let coefficients = others.iter().map(|(_, coefficient)| coefficient.clone());
+        let coefficients = C::all([x].into_iter().chain(coefficients).collect());
         let mut combined = Self::with_capacity(self.len());
         let mut rows = Vec::with_capacity(self.len());
         for a in self.0 {
-            let beside: Option<Vec<Cow<'_, Part>>> = (others.iter())
-                .map(|(vector, _)| {
-                    let other = vector.get(a.place())?;
-                    Some(a.beside(other, a.device(), a.dtype()))
-                })
-                .collect();
-            match beside {
-                Some(beside) => rows.push((a, beside)),
-                None => combined.0.push(a),
+            let beside = [0, 1].map(|index| others.get(index).map(|(vector, _)| vector.like(&a)));
+            match beside.iter().any(|other| matches!(other, Some(None))) {
+                true => combined.0.push(a),
+                false => rows.push((a, beside.map(Option::flatten))),
             }
         }
-        let (groups, rest) = by_device(rows, |(a, _)| a);
-        for (device, rows) in groups {
-            let (mut write, mut read) = (Vec::with_capacity(rows.len()), Vec::new());
-            let mut last = Vec::new();
-            for (a, beside) in rows {
-                let mut beside = beside.into_iter();
-                read.extend(beside.next());
-                last.extend(beside);
-                write.push(a);
-            }
-            read.append(&mut last);
-            let written = kernels::update(&read, write, &coefficients, &device, Update::Combine);
-            combined.0.extend(written);
+        let (with, without): (Vec<_>, Vec<_>) =
+            rows.into_iter().partition(|(a, _)| a.has_kernels());
+        for (device, rows) in by_device(with, |(a, _)| a) {
+            let (write, read) = lists(rows);
+            let scalars = |wide: FloatDType| match &coefficients {
+                Coefficients::Numbers(numbers) => {
+                    let numbers = TensorData::new(numbers.clone(), [numbers.len()]);
+                    Tensor::from_data(numbers, (&device, DType::from(wide)))
+                }
+                Coefficients::Values(values) => beside(values.iter(), &device, wide),
+            };
+            combined
+                .0
+                .extend(kernels::update(&read, write, scalars, Update::Combine));
         }
-        let rest = (rest.into_iter()).map(|(a, beside)| a.portable_combine(beside, &coefficients));
-        combined.0.extend(rest);
-        combined.0.sort_by_key(Part::place);
-        combined
+        combined.0.extend(combined_portably(without, coefficients));
+        Self::in_any_order(combined.0)
     }
 
-    /// x v.
-    pub fn scaled(self, x: Tensor<1>) -> Self {
-        let (same, nothing) = (self.clone(), x.zeros_like());
-        self.combine(x, &[(&same, nothing)])
+    /// x v, of an x that is not 0 or a v that is finite.
+    pub fn scaled<C: Coefficient>(self, x: C) -> Self {
+        self.combine(x, &[])
     }
 
-    /// The weights at w + rho T² v / (norm + eps), or at w + rho (w - v) / (norm + eps), of each parameter that has a
-    /// part of this vector v.
-    ///
-    /// Equation 2 of [SAM](https://arxiv.org/abs/2010.01412), or of [ASAM](https://arxiv.org/abs/2102.11600) with an
-    /// eta. Where the norm is not finite, or is 0 with an `eps` of 0, every parameter stays at w, whatever v holds.
+    /// So much of this vector, or, where a flag is true, something else, as far as it has parts of the same parameters.
+    /// That is decided on the device. What is not taken may hold anything.
     ///
     /// # Arguments
     ///
-    /// * `weights` - w. The result has its types, and v's devices.
-    /// * `along` - what v is.
-    /// * `rho` - the radius of the parameter at a place.
-    /// * `length` - how far that is.
+    /// * `share` - of shape `[1]`, on any device; `None` is all of it.
+    /// * `flag` - of shape `[1]`, on any device.
+    /// * `instead` - what is taken where the flag is true.
     ///
     /// # Panics
     ///
-    /// If w misses a part, or has one of another shape.
-    pub fn perturbed(
+    /// If the parts of a parameter differ in shape.
+    pub fn scaled_or(
         self,
-        weights: &Self,
-        along: Along,
-        rho: impl Fn(usize) -> f64,
-        length: &Length,
+        share: Option<Tensor<1>>,
+        flag: Tensor<1, Bool>,
+        instead: Instead<'_>,
     ) -> Self {
-        let mut perturbed = Self::with_capacity(self.len());
-        let mut rows = Vec::with_capacity(self.len());
-        for part in self.0 {
-            let place = part.place();
-            let weight = weights.of(&part);
-            let weight = part.beside(weight, part.device(), weight.dtype());
-            match rho(place) {
-                0.0 => perturbed.0.push(weight.into_owned()),
-                rho => {
-                    // A gradient of another type has no buffer that the result could be written into.
-                    let part = match part.dtype() == weight.dtype() {
-                        true => part,
-                        false => {
-                            let device = part.device().clone();
-                            part.moved(&device, weight.dtype())
-                        }
-                    };
-                    rows.push((part, weight, rho));
+        let (with, without): (Vec<Part>, Vec<Part>) =
+            self.0.into_iter().partition(Part::has_kernels);
+        let (mut with, without) = (Self(with), Self(without));
+        if !with.is_empty() {
+            let taken = flag.clone().float();
+            let share = match &share {
+                Some(share) => {
+                    let flag = flag.clone().to_device(&share.device());
+                    share.clone().mask_fill(flag, 0.0)
                 }
-            }
-        }
-        let (groups, rest) = by_device(rows, |(part, ..)| part);
-        let scalars: Vec<Tensor<1>> = [length.squared_norm.clone()]
-            .into_iter()
-            .chain(length.factor.clone())
-            .collect();
-        for (device, rows) in groups {
-            let (mut parts, mut weights) = (Vec::with_capacity(rows.len()), Vec::new());
-            let mut rhos = Vec::with_capacity(rows.len());
-            for (part, weight, rho) in rows {
-                parts.push(part);
-                weights.push(weight);
-                rhos.push(rho);
-            }
-            let update = Update::Perturb {
-                rhos,
-                eps: length.eps,
-                along,
+                None => 1.0 - taken.clone(),
             };
-            perturbed
-                .0
-                .extend(kernels::update(&weights, parts, &scalars, &device, update));
+            with = match &instead {
+                Instead::Vector(vector) => with.combine(share, &[(vector, taken)]),
+                Instead::Way { from, to, times } => {
+                    let not_taken = flag.clone().bool_not().to_device(&times.device());
+                    let times = times.clone().mask_fill(not_taken, 0.0);
+                    let back = times.clone().neg();
+                    with.combine(share, &[(to, times), (from, back)])
+                }
+            };
         }
-        if !rest.is_empty() {
-            let scale = Scale::new(
-                length.squared_norm.clone(),
-                length.eps,
-                length.factor.clone(),
-            );
-            perturbed
-                .0
-                .extend(rest.into_iter().map(|(part, weight, rho)| {
-                    let weight = weight.into_owned();
-                    match along {
-                        Along::Gradient { eta } => weight.portable_perturb(part, &scale, rho, eta),
-                        Along::Update => {
-                            let update = weight.clone().portable_minus(part);
-                            weight.portable_perturb(update, &scale, rho, None)
-                        }
-                    }
-                }));
+        if without.is_empty() {
+            return with;
         }
-        perturbed.0.sort_by_key(Part::place);
-        perturbed
+        let number = |value, parts: &Self| Number::new(value, parts.iter().map(|part| (part, 1.0)));
+        let share = share.map(|share| number(share, &without));
+        let instead: Box<dyn Iterator<Item = Part>> = match instead {
+            Instead::Vector(vector) => Box::new(vector.iter().cloned()),
+            Instead::Way { from, to, times } => {
+                let to = to.filtered(|place| without.get(place).is_some());
+                let times = number(times, &to);
+                Box::new(to.into_iter().map(move |to| {
+                    let from = from.like(&to).expect("where it begins").into_owned();
+                    from.portable_way(to, &times)
+                }))
+            }
+        };
+        let mut instead = instead.peekable();
+        let flag = Choice::new(flag, without.iter());
+        with.0.extend(without.into_iter().map(|a| {
+            while instead.next_if(|of| of.place() < a.place()).is_some() {}
+            let of = instead.next_if(|of| of.place() == a.place());
+            let a = match &share {
+                Some(share) => a.portable_scaled(share),
+                None => a,
+            };
+            match of {
+                Some(of) => {
+                    let of = of.moved(a.device(), a.dtype());
+                    a.portable_choice(&flag, of)
+                }
+                None => a,
+            }
+        }));
+        Self::in_any_order(with.0)
+    }
+
+    /// The other part of a part's parameter, on its device and in its type.
+    fn like(&self, part: &Part) -> Option<Cow<'_, Part>> {
+        Some(part.beside(self.get(part.place())?, part.device(), part.dtype()))
+    }
+
+    pub(crate) fn in_any_order(mut parts: Vec<Part>) -> Self {
+        parts.sort_by_key(Part::place);
+        Self(parts)
     }
 }
 
-impl Vector {
-    /// The part of another part's parameter.
-    fn of(&self, part: &Part) -> &Part {
-        let own = self.get(part.place());
-        own.unwrap_or_else(|| panic!("the weights miss the parameter at place {}", part.place()))
-    }
-
-    fn beside(&self, part: &Part) -> Cow<'_, Part> {
-        part.beside(self.of(part), part.device(), part.dtype())
+impl Extend<Part> for Vector {
+    fn extend<I: IntoIterator<Item = Part>>(&mut self, parts: I) {
+        for part in parts {
+            self.push(part);
+        }
     }
 }
 
 impl FromIterator<Part> for Vector {
     fn from_iter<I: IntoIterator<Item = Part>>(parts: I) -> Self {
         let mut vector = Self::new();
-        for part in parts {
-            vector.push(part);
-        }
+        vector.extend(parts);
         vector
     }
 }
@@ -396,26 +320,139 @@ impl IntoIterator for Vector {
     }
 }
 
-/// Rows of a device each.
-type Groups<R> = Vec<(Device, Vec<R>)>;
+/// A part, and others of its parameter, as many as an operation reads.
+pub(crate) type Row<'a, P> = (P, [Option<Cow<'a, Part>>; 2]);
 
-/// Rows by device, of those that have kernels, and the rest.
-fn by_device<R>(rows: Vec<R>, part: impl Fn(&R) -> &Part) -> (Groups<R>, Vec<R>) {
-    let (mut groups, mut rest): (Groups<R>, Vec<R>) = (Vec::new(), Vec::new());
-    for row in rows {
-        let part = part(&row);
-        if !part.has_kernels() {
-            rest.push(row);
-            continue;
+/// Sums over rows; `None` of no rows.
+pub(crate) fn reduce<'a, const N: usize>(
+    rows: Vec<Row<'a, &'a Part>>,
+    reduction: Reduction,
+) -> Option<[Tensor<1>; N]> {
+    let mut sums: [Vec<Tensor<1>>; N] = [const { Vec::new() }; N];
+    let mut add = |of: Vec<Tensor<1>>| {
+        for (sums, sum) in sums.iter_mut().zip(of) {
+            sums.push(sum);
         }
-        // The last group first: most parameters are where the one before is.
-        let group = (groups.iter()).rposition(|(device, _)| device == part.device());
-        match group {
-            Some(index) => groups[index].1.push(row),
-            None => groups.push((part.device().clone(), vec![row])),
+    };
+    let (with, without): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(a, _)| a.has_kernels());
+    for (_, rows) in by_device(with, |(a, _)| a) {
+        let (a, others) = lists(rows);
+        let of = kernels::reduce(&a, &others, reduction);
+        add(match N {
+            1 => vec![of],
+            _ => (0..N).map(|index| of.clone().narrow(0, index, 1)).collect(),
+        });
+    }
+    let (small, large) =
+        (without.into_iter()).partition::<Vec<_>, _>(|(a, _)| a.shape().num_elements() <= FEW);
+    for (a, others) in &large {
+        let others = others.each_ref().map(Option::as_deref);
+        add(a.portable_reduce(others, reduction));
+    }
+    for (_, rows) in by_device(small, |(a, _)| a) {
+        for rows in by_dtype(rows) {
+            let a = Part::joined(rows.iter().map(|(a, _)| *a)).expect("of at least one row");
+            let others = [0, 1].map(|index| {
+                Part::joined(
+                    rows.iter()
+                        .filter_map(|(_, others)| others[index].as_deref()),
+                )
+            });
+            let others = others.each_ref().map(Option::as_ref);
+            add(a.portable_reduce(others, reduction));
         }
     }
-    (groups, rest)
+    let totals = sums.map(portable::total);
+    let is_all = totals.iter().all(Option::is_some);
+    is_all.then(|| totals.map(|total| total.expect("seen before")))
+}
+
+/// Rows by the first part's type.
+fn by_dtype<'a>(mut rows: Vec<Row<'a, &'a Part>>) -> Vec<Vec<Row<'a, &'a Part>>> {
+    let mut groups = Vec::new();
+    while let Some((first, _)) = rows.first() {
+        let dtype = first.dtype();
+        let (group, others) = rows.into_iter().partition(|(a, _)| a.dtype() == dtype);
+        groups.push(group);
+        rows = others;
+    }
+    groups
+}
+
+/// The first of each row, and the second ones, which the third ones follow.
+pub(crate) fn lists<P>(rows: Vec<Row<'_, P>>) -> (Vec<P>, Vec<Cow<'_, Part>>) {
+    let (mut first, mut second, mut third) =
+        (Vec::with_capacity(rows.len()), Vec::new(), Vec::new());
+    for (a, [b, c]) in rows {
+        first.push(a);
+        second.extend(b);
+        third.extend(c);
+    }
+    second.append(&mut third);
+    (first, second)
+}
+
+/// Tensors of so few elements are put together before they are summed, where each operation costs more than to copy
+/// them.
+const FEW: usize = 1 << 14;
+
+/// Rows by device.
+pub(crate) fn by_device<R>(rows: Vec<R>, part: impl Fn(&R) -> &Part) -> Vec<(Device, Vec<R>)> {
+    let mut groups: Vec<(Device, Vec<R>)> = Vec::new();
+    for row in rows {
+        let device = part(&row).device();
+        // The last group first: most parameters are where the one before is.
+        match groups.iter().rposition(|(of, _)| of == device) {
+            Some(index) => groups[index].1.push(row),
+            None => groups.push((device.clone(), vec![row])),
+        }
+    }
+    groups
+}
+
+/// Linear combinations of rows.
+fn combined_portably(rows: Vec<Row<'_, Part>>, coefficients: Coefficients) -> Vec<Part> {
+    let parts = || rows.iter().map(|(a, _)| a);
+    let number = |value: Tensor<1>| Number::new(value, parts().map(|part| (part, 1.0)));
+    let owned = |others: [Option<Cow<'_, Part>>; 2]| -> Vec<Part> {
+        others.into_iter().flatten().map(Cow::into_owned).collect()
+    };
+    match coefficients {
+        Coefficients::Numbers(numbers) => (rows.into_iter())
+            .map(|(a, others)| a.portable_weighted(owned(others), &numbers))
+            .collect(),
+        Coefficients::Values(values) if values.len() == 1 => {
+            let x: Vec<Number> = values.into_iter().map(number).collect();
+            let rows = rows.into_iter();
+            rows.map(|(a, _)| a.portable_scaled(&x[0])).collect()
+        }
+        Coefficients::Values(values) => {
+            let coefficients: Vec<(Number, Flag)> = (values.into_iter())
+                .map(|value| {
+                    let is_zero = Flag::new(value.clone().equal_elem(0.0), parts());
+                    (number(value), is_zero)
+                })
+                .collect();
+            (rows.into_iter())
+                .map(|(a, others)| a.portable_sum(owned(others), &coefficients))
+                .collect()
+        }
+    }
+}
+
+/// Numbers of shape `[1]` one after the other, on a device.
+pub(crate) fn beside<'a>(
+    numbers: impl Iterator<Item = &'a Tensor<1>>,
+    device: &Device,
+    dtype: FloatDType,
+) -> Tensor<1> {
+    let mut numbers: Vec<Tensor<1>> = numbers
+        .map(|number| number.clone().cast(dtype).to_device(device))
+        .collect();
+    match numbers.len() {
+        1 => numbers.remove(0),
+        _ => Tensor::cat(numbers, 0),
+    }
 }
 
 /// The value of a tensor of shape `[1]`, if it can be had without waiting for a device: on the CPU backends that have

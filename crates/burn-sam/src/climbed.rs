@@ -330,8 +330,8 @@ impl<M: Module> Climbed<M> {
         grads: Gradients,
     ) -> M {
         let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
-        let grads = self.descend(Some(&self.climbed), grads);
-        optim.step(lr, self.step_back(), grads)
+        let (module, grads) = self.descend(grads, true);
+        optim.step(lr, module, grads)
     }
 
     /// The gradients to descend along, of a loss's gradients at w + e(w), by parameter: to be accumulated,
@@ -343,7 +343,8 @@ impl<M: Module> Climbed<M> {
     ///
     /// As [`second_step`](Self::second_step).
     pub fn second_gradients(&self, grads: Gradients) -> GradientsParams {
-        self.descend(None, gradients_of(&self.climbed, grads, Pass::Climbed))
+        let grads = gradients_of(&self.climbed, grads, Pass::Climbed);
+        self.clone().descend(grads, false).1
     }
 
     /// The gradients to descend along, of gradients at w + e(w) that are already sorted by parameter: the
@@ -356,10 +357,11 @@ impl<M: Module> Climbed<M> {
     /// [ascents](SamConfig::with_ascents) than were taken.
     pub fn descent(&self, grads: GradientsParams) -> GradientsParams {
         let grads = take(&self.climbed, grads);
-        self.descend(None, grads)
+        self.clone().descend(grads, false).1
     }
 
-    fn descend(&self, climbed: Option<&M>, grads: Vector) -> GradientsParams {
+    /// The module at w, and what to descend along.
+    fn descend(mut self, grads: Vector, is_rescued: bool) -> (M, GradientsParams) {
         let ascents = self.sam.ascents();
         assert!(
             self.climbs == ascents,
@@ -367,8 +369,11 @@ impl<M: Module> Climbed<M> {
              or all of them with SamConfig::optimize",
             self.climbs
         );
-        let (grads, _) = descend(self.sam.method(), &self.survey, &self.first, climbed, grads);
-        register(&self.at_w, grads)
+        self.unfinished.0 = false;
+        let climbed = is_rescued.then_some(self.climbed);
+        let (grads, _) = descend(self.sam.method(), &self.survey, self.first, climbed, grads);
+        let grads = register(&self.at_w, grads);
+        (self.at_w, grads)
     }
 
     /// The module at w, bit for bit as it was before the first step.

@@ -1,8 +1,9 @@
 //! The operations by themselves; `ascent` tests what they make together.
 
 use burn::tensor::{DType, Device, Tensor};
+use burn_sam_kernels::internals::WithoutKernels;
 use burn_sam_kernels::portable::{self, Scale, inner_product, perturb, sum_of_squares, total};
-use burn_sam_kernels::{Along, Length, Part, Vector};
+use burn_sam_kernels::{Along, Instead, Length, Part, Vector};
 use burn_sam_tests::{
     cpu_devices, devices, panic_message, pseudo_random, random_cases, read, tensor,
 };
@@ -89,12 +90,11 @@ fn tensors<const D: usize>(vector: Vector) -> Vec<Tensor<D>> {
     vector.into_iter().map(Part::into_tensor).collect()
 }
 
-fn length(squared_norm: Tensor<1>, eps: f64, factor: Option<Tensor<1>>) -> Length {
-    Length {
-        squared_norm,
-        eps,
-        factor,
-    }
+/// Each device with its kernels and on the portable path.
+fn ways() -> impl Iterator<Item = (Device, bool)> {
+    devices()
+        .into_iter()
+        .flat_map(|device| [(device.clone(), true), (device, false)])
 }
 
 /// Along a gradient, with this eta.
@@ -140,8 +140,8 @@ fn vectors_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     let three = vector([Tensor::<1>::ones([3], flex)]);
     let message = panic_message(|| a().products(&three));
     assert!(message.contains("must have the same shape"), "{message}");
-    let message = panic_message(|| a().combine(number(1.0), &[]));
-    assert!(message.contains("one or two other vectors"), "{message}");
+    let message = panic_message(|| a().combine(1.0, &[(&b, 1.0), (&b, 1.0), (&b, 1.0)]));
+    assert!(message.contains("at most two other vectors"), "{message}");
 }
 
 /// Vectors need not have parts of the same parameters.
@@ -163,7 +163,7 @@ fn parts_are_told_by_their_places() {
         let [aa, ab, bb] = a.products(&b).unwrap().map(|product| read(product)[0]);
         assert_eq!([aa, ab, bb], [9.0, 9.0, 9.0]);
         assert!(a.products(&of(&[1])).is_none());
-        let twice = a.clone().combine(a.number(1.0), &[(&b, a.number(1.0))]);
+        let twice = a.clone().combine(1.0, &[(&b, 1.0)]);
         assert_eq!(values(twice), [(0, 1.0), (2, 6.0), (3, 4.0)]);
         assert_eq!(values(b.padded(&a)), [(0, 0.0), (2, 3.0), (3, 0.0)]);
         assert_eq!(
@@ -175,8 +175,8 @@ fn parts_are_told_by_their_places() {
         let message = panic_message(|| of(&[1, 1]));
         assert!(message.contains("in the module's order"), "{message}");
         let along = gradient(None);
-        let norm = length(a.number(1.0), 0.0, None);
-        let message = panic_message(|| a.clone().perturbed(&b, along, |_| 1.0, &norm));
+        let norm = Length::new(Tensor::ones([1], &device), 0.0, None);
+        let message = panic_message(|| a.clone().path(&b, along).end(|_| 1.0, &norm));
         assert!(
             message.contains("miss the parameter at place 0"),
             "{message}"
@@ -196,19 +196,21 @@ fn parameters_climb_along_their_updates() {
         let before = tensor([2, 2], &[4.0, 2.0, 0.0, 4.0], false, on);
         let weights = vector([weight.clone(), weight]);
         let befores = vector([before.clone(), before.clone()]);
-        let norm = befores.squared_length(&weights, Along::Update).unwrap();
+        let path = befores.path(&weights, Along::Update);
+        let norm = path.squared_length().unwrap();
         assert_eq!(read(norm.clone()), [50.0]);
-        let quarter = length(norm / 2.0, 0.0, None);
+        let quarter = Length::new(norm / 2.0, 0.0, None);
         let rho = |place| [10.0, 0.0][place];
-        let climbed = befores.perturbed(&weights, Along::Update, rho, &quarter);
+        let climbed = path.end(rho, &quarter);
         let climbed: Vec<_> = tensors::<2>(climbed).into_iter().map(read).collect();
         assert_eq!(climbed[0], [-5.0, -10.0, 0.0, 4.0]);
         assert_eq!(climbed[1], [1.0, -2.0, 0.0, 4.0]);
         // Nothing is perturbed along an update that is not finite, and what is held stays.
         assert_eq!(read(before.clone()), [4.0, 2.0, 0.0, 4.0]);
         let bad = vector([before * f32::NAN]);
-        let norm = bad.squared_length(&weights, Along::Update).unwrap();
-        let climbed = bad.perturbed(&weights, Along::Update, |_| 10.0, &length(norm, 0.0, None));
+        let path = bad.path(&weights, Along::Update);
+        let norm = path.squared_length().unwrap();
+        let climbed = path.end(|_| 10.0, &Length::new(norm, 0.0, None));
         assert_eq!(read(tensors::<2>(climbed).remove(0)), [1.0, -2.0, 0.0, 4.0]);
     }
 }
@@ -235,7 +237,8 @@ proptest! {
         bad in prop_oneof![Just(1.0), Just(f64::NAN), Just(f64::INFINITY)],
         seed: u32,
     ) {
-        for device in devices() {
+        for (device, has_kernels) in ways() {
+            let _guard = (!has_kernels).then(WithoutKernels::new);
             for (dtype, tolerance) in [
                 (DType::F64, 1e-12),
                 (DType::F32, 1e-6),
@@ -292,6 +295,40 @@ proptest! {
                     );
                 }
 
+                // What is not taken may hold anything.
+                let flag = coefficients[1] == 0.0;
+                let nan = |of: usize, is_taken: bool| {
+                    let scale = if is_taken { 1.0 } else { bad };
+                    of_finite(&made, &device, of).into_iter().map(|tensor| tensor * scale).collect::<Vec<_>>()
+                };
+                for (share, way) in [(None, false), (Some(0.5), false), (None, true), (Some(0.5), true)] {
+                    let number = |value: f64| Tensor::<1>::from_data([value], (&device, wide));
+                    let (a, b, c) = (nan(0, !flag), nan(1, flag), nan(2, flag));
+                    let taken = number(f64::from(u8::from(flag))).bool();
+                    let [b, c] = [b, c].map(vector);
+                    let instead = match way {
+                        false => Instead::Vector(&b),
+                        true => Instead::Way { from: &b, to: c, times: number(3.0) },
+                    };
+                    let chosen = vector(a).scaled_or(share.map(number), taken, instead);
+                    let of = [0, 1, 2].map(|of| of_finite(&made, &device, of));
+                    for (index, chosen) in tensors::<3>(chosen).into_iter().enumerate() {
+                        let [a, b, c] = of.each_ref().map(|of| of[index].clone());
+                        let expected = match (flag, way) {
+                            (false, _) => a * share.unwrap_or(1.0),
+                            (true, false) => b,
+                            (true, true) => (c - b) * 3.0,
+                        };
+                        prop_assert_eq!(chosen.dtype(), dtype);
+                        for (chosen, expected) in values_of(chosen).zip(values_of(expected)) {
+                            prop_assert!(
+                                (chosen - expected).abs() <= tolerance * (4.0 + expected.abs()),
+                                "{} for {} in {:?} on {:?}", chosen, expected, dtype, device
+                            );
+                        }
+                    }
+                }
+
                 let terms = if third { 3 } else { 2 };
                 let on = |device: &Device| -> Vec<Tensor<1>> {
                     (coefficients[..terms].iter())
@@ -302,12 +339,19 @@ proptest! {
                 let others: Vec<(&Vector, Tensor<1>)> =
                     others.iter().zip(numbers[1..].iter().cloned()).collect();
                 let combined = of(0).combine(numbers[0].clone(), &others);
+                let by_numbers: Vec<(&Vector, f64)> = (others.iter().zip(&coefficients[1..]))
+                    .map(|((vector, _), number)| (*vector, *number))
+                    .collect();
+                let by_numbers = tensors::<3>(of(0).combine(coefficients[0], &by_numbers));
+                let mut by_numbers =
+                    by_numbers.into_iter().map(|tensor| values_of(tensor).collect::<Vec<_>>());
                 for (combined, expected) in tensors::<3>(combined).into_iter().zip(made(reference_device)) {
                     let [a, b, c] = expected;
                     prop_assert_eq!(combined.dtype(), dtype);
                     prop_assert_eq!(combined.shape(), a.shape());
                     let stays = coefficients[..terms] == [1.0, 0.0, 0.0][..terms];
                     let others = &[b, c][..terms - 1];
+                    prop_assert!(by_numbers.next().unwrap() == values_of(combined.clone()).collect::<Vec<_>>());
                     let expected = portable::combine(a.clone(), others, &on(reference_device));
                     if stays {
                         prop_assert!(values_of(combined.clone()).eq(values_of(a)), "a stays");
@@ -333,7 +377,8 @@ proptest! {
         seed: u32,
         scale in prop_oneof![Just(0.0), Just(f64::INFINITY), Just(f64::NAN), 1e-3..1e3],
     ) {
-        for device in devices() {
+        for (device, has_kernels) in ways() {
+            let _guard = (!has_kernels).then(WithoutKernels::new);
             // Of half precision, the last bit may differ: it is rounded from f32.
             for (dtype, tolerance) in [
                 (DType::F64, 1e-12),
@@ -374,18 +419,22 @@ proptest! {
                 let sums = (references.iter())
                     .map(|(weight, grad)| sum_of_squares(weight, grad.clone(), eta));
                 let reference = total(sums.collect()).unwrap();
-                let norm = grads.squared_length(&weights, gradient(eta)).unwrap();
+                let path = grads.path(&weights, gradient(eta));
+                let norm = path.squared_length().unwrap();
                 let bound = |of: f64| tolerance * (1.0 + of.abs());
+                // Small tensors are summed together, in another order, and on ndarray one by one.
+                let of_sums = if has_kernels || dtype == DType::F64 { 1.0 } else { 20.0 };
                 let (sum, expected) = (one(norm.clone()), one(reference.clone()));
                 prop_assert!(
-                    (sum - expected).abs() <= bound(expected) || (!sum.is_finite() && !expected.is_finite()),
+                    (sum - expected).abs() <= of_sums * bound(expected)
+                        || (!sum.is_finite() && !expected.is_finite()),
                     "{sum} for {expected} in {dtype:?} on {device:?}"
                 );
 
                 let on = |device: &Device| factor.map(|factor| Tensor::from_data([factor], (device, DType::F32)));
                 let scale = Scale::new(reference, 1e-12, on(reference_device));
-                let norm = length(norm, 1e-12, on(&device));
-                let climbed = grads.perturbed(&weights, gradient(eta), |place| rhos[place], &norm);
+                let norm = Length::new(norm, 1e-12, on(&device));
+                let climbed = path.end(|place| rhos[place], &norm);
                 let climbed = tensors::<3>(climbed);
                 prop_assert_eq!(climbed.len(), references.len());
                 for (((weight, grad), rho), climbed) in references.into_iter().zip(rhos).zip(climbed) {
@@ -405,6 +454,21 @@ proptest! {
             }
         }
     }
+}
+
+/// The tensors of a term, without what is not finite.
+fn of_finite(
+    made: &impl Fn(&Device) -> Vec<[Tensor<3>; 3]>,
+    device: &Device,
+    term: usize,
+) -> Vec<Tensor<3>> {
+    (made(device).into_iter())
+        .map(|terms| {
+            let tensor = terms[term].clone();
+            let odd = tensor.clone().is_finite().bool_not();
+            tensor.mask_fill(odd, 0.25)
+        })
+        .collect()
 }
 
 fn values_of<const D: usize>(tensor: Tensor<D>) -> impl Iterator<Item = f64> {
@@ -432,10 +496,11 @@ fn climb_far(device: &Device, eta: Option<f64>) -> (f64, Vec<f64>) {
         tensor([LARGE], &values, false, (device, DType::F32))
     };
     let (weights, grads) = (vector([make(1)]), vector([make(2)]));
-    let norm = grads.squared_length(&weights, gradient(eta)).unwrap();
+    let path = grads.path(&weights, gradient(eta));
+    let norm = path.squared_length().unwrap();
     let sum = one(norm.clone());
-    let norm = length(norm, 0.0, None);
-    let climbed = grads.perturbed(&weights, gradient(eta), |_| 0.5, &norm);
+    let norm = Length::new(norm, 0.0, None);
+    let climbed = path.end(|_| 0.5, &norm);
     (sum, values_of(tensors::<1>(climbed).remove(0)).collect())
 }
 
@@ -495,7 +560,7 @@ fn a_gradient_of_another_shape_is_refused() {
     let device = &cpu_devices()[0];
     let weights = vector([Tensor::<1>::zeros([3], device)]);
     let grads = vector([Tensor::<1>::zeros([4], device)]);
-    let norm = length(grads.number(1.0), 0.0, None);
-    let message = panic_message(|| grads.perturbed(&weights, gradient(None), |_| 0.1, &norm));
+    let norm = Length::new(Tensor::ones([1], device), 0.0, None);
+    let message = panic_message(|| grads.path(&weights, gradient(None)).end(|_| 0.1, &norm));
     assert!(message.contains("must have the same shape"), "{message}");
 }

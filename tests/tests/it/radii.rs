@@ -583,31 +583,34 @@ fn the_rule_does_not_hold_up_a_loss_that_can_go_to_nothing() {
     let x: Vec<f32> = (0..64).map(|i| i as f32 / 32.0 - 1.0).collect();
     let x = Tensor::<1>::from_floats(x.as_slice(), &device).unsqueeze_dim::<2>(1);
     let y = (x.clone() * 3.0).sin();
-    let [hidden, output] = [linear(1, 1, 32, &device), linear(2, 32, 1, &device)];
-    let loss = |(hidden, output): &(Linear, Linear)| {
-        let fit = output.forward(hidden.forward(x.clone()).tanh());
-        (fit - y.clone()).square().mean()
-    };
-    let [adam, one_pass, two_passes] = [
-        None,
-        Some(SamConfig::auto()),
-        Some(SamConfig::auto_two_pass()),
-    ]
-    .map(|sam| {
-        // With a rho of 0, SAM is the base.
-        let sam = sam.unwrap_or_else(|| SamConfig::new().with_rho(0.0));
-        let mut model = (hidden.clone(), output.clone());
-        let (mut steps, mut optim) = (sam.steps(&model), AdamConfig::new().init());
+    let fit =
+        |(hidden, output): &(Linear, Linear)| output.forward(hidden.forward(x.clone()).tanh());
+    let loss = |model: &(Linear, Linear)| (fit(model) - y.clone()).square().mean();
+    let configs = [
+        // SAM with a rho of 0 is Adam alone.
+        SamConfig::new().with_rho(0.0),
+        SamConfig::auto(),
+        SamConfig::auto_two_pass(),
+    ];
+    // Adam's losses have spikes, now here and now there: of several trainings.
+    let [adam, one_pass, two_passes] = configs.map(|sam| {
         let mut last = 0.0;
-        for step in 0..STEPS {
-            (model, _) = steps.minimize(&mut optim, 0.01, model, loss);
-            if step + 100 >= STEPS {
-                last += f64::from(read(loss(&model))[0]) / 100.0;
+        for seed in [1, 11, 21] {
+            let mut model = (
+                linear(seed, 1, 32, &device),
+                linear(seed + 1, 32, 1, &device),
+            );
+            let (mut steps, mut optim) = (sam.steps(&model), AdamConfig::new().init());
+            for step in 0..STEPS {
+                (model, _) = steps.minimize(&mut optim, 0.01, model, loss);
+                if step + 100 >= STEPS {
+                    last += f64::from(read(loss(&model))[0]) / 300.0;
+                }
             }
         }
         last
     });
-    // It was 1.4 when this was written, and 5,000 before the rule had its bound.
+    // It was 2.1 and 1.8 when this was written, and 5,000 before the rule had its bound.
     for held in [one_pass, two_passes] {
         assert!(held < 4.0 * adam, "{held} where Adam alone has {adam}");
     }

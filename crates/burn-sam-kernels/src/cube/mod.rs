@@ -188,7 +188,7 @@ impl ListBackend for CubeBackend {
                         lens,
                         span,
                         scalars,
-                        lists == 3,
+                        lists,
                         lanes,
                         launch.dtypes(wide),
                     );

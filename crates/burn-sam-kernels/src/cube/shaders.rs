@@ -276,31 +276,34 @@ pub(super) fn combine<F: Float, A: Float, N: Size>(
     lens: &Sequence<usize>,
     span: usize,
     coefficients: &[A],
-    #[comptime] third: bool,
+    #[comptime] terms: usize,
     #[comptime] lanes: usize,
     #[define(F, A)] _dtypes: [ElemType; 2],
 ) {
     let zero = A::new(0.0);
     let x = coefficients[0];
-    let y = coefficients[1];
-    let mut rest = y == zero;
-    if third {
-        rest = rest && coefficients[2] == zero;
+    let mut stays = x == A::new(1.0);
+    if terms > 1 {
+        stays = stays && coefficients[1] == zero;
     }
-    let stays = rest && x == A::new(1.0);
+    if terms > 2 {
+        stays = stays && coefficients[2] == zero;
+    }
 
     let mut start = 0usize.runtime();
     #[unroll]
-    for i in 0..b.len() {
+    for i in 0..a.len() {
         let len = lens[i];
         let end = start + len.div_ceil(span);
         let of_a = &mut a[i];
-        let of_b = &b[i];
         let (mut position, limit) = own_part(start, end, len, span, lanes);
         let stop = select(stays, 0usize, limit);
         while position < stop {
-            let mut sum = term::<F, A, N>(of_a[position], x) + term::<F, A, N>(of_b[position], y);
-            if third {
+            let mut sum = term::<F, A, N>(of_a[position], x);
+            if terms > 1 {
+                sum += term::<F, A, N>(b[i][position], coefficients[1]);
+            }
+            if terms > 2 {
                 sum += term::<F, A, N>(c[i][position], coefficients[2]);
             }
             of_a[position] = Vector::cast_from(sum);

@@ -27,12 +27,10 @@ impl Vector {
 
     /// This vector and `factor` times the other.
     pub(super) fn plus(self, other: &Self, factor: f64) -> Self {
-        let [one, factor] = [1.0, factor].map(|value| self.0.number(value));
-        Self(self.0.combine(one, &[(&other.0, factor)]))
+        Self(self.0.combine(1.0, &[(&other.0, factor)]))
     }
 
     pub(super) fn scaled(self, factor: f64) -> Self {
-        let factor = self.0.number(factor);
         Self(self.0.scaled(factor))
     }
 }

@@ -295,11 +295,11 @@ impl<M: TrainStep> SamModel<M> {
     where
         M: Module,
     {
-        let (model, memory) =
-            (self.memory).update(self.sam.method(), lr, self.model, grads, update);
+        let method = self.sam.method();
+        let (model, memory) = (self.memory).update(method, lr, self.model, grads, update);
         Self {
+            memory: memory.caught_up(method, &model),
             model,
-            memory,
             ..self
         }
     }

@@ -9,7 +9,7 @@ pub(crate) fn or_zero(value: Tensor<1>) -> Tensor<1> {
 }
 
 pub(crate) fn is_not_finite(value: &Tensor<1>) -> Tensor<1, Bool> {
-    value.clone().is_finite().bool_not()
+    value.clone().is_nan().bool_or(value.clone().is_inf())
 }
 
 /// The values, or others where a flag is true.

@@ -9,11 +9,11 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn_sam_kernels::{Along, Length, Vector, portable::total};
+use burn_sam_kernels::{Along, Length, Path, Vector, portable::total};
 
 use super::survey::Survey;
 use super::walk::replace;
-use crate::method::{Direction, Factor, Method, beside};
+use crate::method::{Direction, Factor, Method};
 
 /// An ascent's end, and what is known of its way.
 pub(crate) struct Ascended<M> {
@@ -28,9 +28,9 @@ pub(crate) struct Ascended<M> {
 pub(crate) struct Way {
     /// |g|², if that is what the climb was measured by.
     pub(crate) squared_norm: Tensor<1>,
-    /// |g| + eps, over the factor of all radii.
-    pub(crate) norm: Tensor<1>,
-    /// The same for radii on the host.
+    /// |g| + eps, over the factor of all radii: how many times the way g is, for a rho of 1.
+    pub(crate) per_rho: Tensor<1>,
+    /// The same factor for radii on the host.
     pub(crate) factor: f64,
     /// The gradients of parameters whose rho is 0, which nothing was written over.
     pub(crate) unmoved: Vector,
@@ -52,8 +52,7 @@ pub(crate) fn climb<M: Module>(
         Direction::Gradient(vector) | Direction::Along(vector) => (vector, false),
         // T is of an update that somebody has to write down.
         Direction::UpdateFrom(before) if method.adaptive => {
-            let [one, less] = [1.0, -1.0].map(|value| weights.number(value));
-            (before.combine(less, &[(weights, one)]), false)
+            (before.combine(-1.0, &[(weights, 1.0)]), false)
         }
         Direction::UpdateFrom(before) => (before, true),
     };
@@ -65,52 +64,42 @@ pub(crate) fn climb<M: Module>(
             .collect(),
         false => Vector::new(),
     };
-    // Each list with its T.
-    let lists = match method.spares_biases() {
+    let path = |vector: Vector, eta| {
+        let along = match is_before {
+            true => Along::Update,
+            false => Along::Gradient { eta },
+        };
+        vector.path(weights, along)
+    };
+    // Each with its T.
+    let paths = match method.spares_biases() {
         true => {
             let spared = vector.clone().filtered(|place| survey.is_bias(place));
             let scaled = vector.filtered(|place| !survey.is_bias(place));
-            vec![(scaled, method.adaptive_eta()), (spared, None)]
+            vec![path(scaled, method.adaptive_eta()), path(spared, None)]
         }
-        false => vec![(vector, method.adaptive_eta())],
-    };
-    let along = |eta| match is_before {
-        true => Along::Update,
-        false => Along::Gradient { eta },
+        false => vec![path(vector, method.adaptive_eta())],
     };
 
-    let norms = (lists.iter()).filter_map(|(list, eta)| list.squared_length(weights, along(*eta)));
+    let norms = paths.iter().filter_map(Path::squared_length);
     let Some(squared_norm) = total(norms.collect()) else {
         return Ascended {
             module: replace(module, Vector::new()),
             way: None,
         };
     };
-    let length = Length {
-        eps: method.eps,
-        factor: factor.of(&squared_norm),
-        squared_norm,
-    };
-    let climbed = (lists.into_iter())
-        .map(|(list, eta)| list.perturbed(weights, along(eta), rho, &length))
+    let by_length = factor.of(&squared_norm);
+    let length = Length::new(squared_norm.clone(), method.eps, by_length);
+    let climbed = (paths.into_iter())
+        .map(|path| path.end(rho, &length))
         .reduce(Vector::merged);
     Ascended {
         module: replace(module, climbed.unwrap_or_default()),
-        way: is_gradient.then(|| Way::new(length, factor.host, unmoved)),
-    }
-}
-
-impl Way {
-    fn new(length: Length, factor: f64, unmoved: Vector) -> Self {
-        let norm = length.squared_norm.clone().sqrt() + length.eps;
-        Self {
-            squared_norm: length.squared_norm,
-            norm: match length.factor {
-                Some(factor) => norm.clone() / beside(factor, &norm),
-                None => norm,
-            },
-            factor,
+        way: is_gradient.then(|| Way {
+            squared_norm,
+            per_rho: length.per_rho(),
+            factor: factor.host,
             unmoved,
-        }
+        }),
     }
 }

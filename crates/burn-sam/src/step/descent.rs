@@ -3,38 +3,37 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
-use burn_sam_kernels::{Vector, known};
+use burn_sam_kernels::portable::is_no_norm;
+use burn_sam_kernels::{Instead, Part, Vector, known};
 
 use super::climb::Way;
 use super::survey::Survey;
 use super::walk;
-use crate::method::{Method, Of, beside, is_not_finite, set_where};
+use crate::method::{Method, Of, beside, set_where};
 
 /// What the descent knows of the gradients g at w.
 #[derive(Clone, Debug)]
 pub(crate) struct AtW {
     /// g itself, if it was kept.
     pub(crate) grads: Option<Vector>,
-    /// The last climb's, if there was no other: g can be read off it.
+    /// The first climb's, if it went along g.
     way: Option<Way>,
-    /// |g|², if it is known without g.
-    squared_norm: Option<Tensor<1>>,
+    /// Whether there was no other, so that g can be read off it.
+    is_only_way: bool,
 }
 
 impl AtW {
     /// With several ascents, `way` is the first one's.
     pub(crate) fn new(method: &Method, grads: Option<Vector>, way: Option<Way>) -> Self {
-        let squared_norm = way.as_ref().map(|way| way.squared_norm.clone());
-        let is_on_the_way = grads.is_none() && method.ascents == 1;
         Self {
             grads,
-            way: way.filter(|_| is_on_the_way),
-            squared_norm,
+            way,
+            is_only_way: method.ascents == 1,
         }
     }
 }
 
-/// What the base optimizer gets, and |h| / |g|, if both are known.
+/// What the base optimizer gets, and |h| / |g|, if the method needs it and both are known.
 ///
 /// # Arguments
 ///
@@ -44,56 +43,65 @@ impl AtW {
 pub(crate) fn descend<M: Module>(
     method: &Method,
     survey: &Survey,
-    at_w: &AtW,
-    climbed: Option<&M>,
+    at_w: AtW,
+    climbed: Option<M>,
     h: Vector,
 ) -> (Vector, Option<Tensor<1>>) {
+    let ratio = |gg: &Tensor<1>, hh: &Tensor<1>| {
+        let needed = method.needs().losses;
+        needed.then(|| (hh.clone() / gg.clone()).sqrt())
+    };
     match method.descent.way().of() {
-        Of::Both(coefficients) => weigh(coefficients, at_w, climbed.is_some(), h),
+        Of::Both(coefficients) => weigh(coefficients, at_w, climbed.is_some(), h, ratio),
         Of::Climbed if climbed.is_none() => (h, None),
-        Of::Climbed => limit(None, survey, at_w, climbed, h),
-        Of::Lengths(share) => limit(Some(share), survey, at_w, climbed, h),
+        Of::Climbed => limit(None, survey, at_w, climbed, h, ratio),
+        Of::Lengths(share) => limit(Some(share), survey, at_w, climbed, h, ratio),
     }
 }
 
 /// x h + y g; h where g is not finite, and g where the climb went over an edge.
 fn weigh(
     coefficients: impl FnOnce([Tensor<1>; 3]) -> [Tensor<1>; 2],
-    at_w: &AtW,
+    at_w: AtW,
     is_rescued: bool,
     h: Vector,
+    ratio: impl FnOnce(&Tensor<1>, &Tensor<1>) -> Option<Tensor<1>>,
 ) -> (Vector, Option<Tensor<1>>) {
-    let both = (at_w.grads.as_ref()).and_then(|g| Some((g, g.products(&h)?)));
+    let both = (at_w.grads).and_then(|g| g.products(&h).map(|products| (g, products)));
     let Some((g, [gg, gh, hh])) = both else {
         return (h, None);
     };
-    let ratio = (hh.clone() / gg.clone()).sqrt();
-    let over_the_edge = over_the_edge(&gg, &hh, is_rescued);
-    let refused = is_not_finite(&gg);
+    let ratio = ratio(&gg, &hh);
+    let refused = is_no_norm(gg.clone());
+    let over_the_edge = is_rescued.then(|| over_the_edge(gg.clone(), hh.clone()));
     let coefficients = coefficients([gg, gh, hh]);
-    let coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
-    let [x, y] = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
-    (h.combine(x, &[(g, y)]), Some(ratio))
+    let mut coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
+    if let Some(over_the_edge) = over_the_edge {
+        coefficients = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
+    }
+    let [x, y] = coefficients;
+    (h.combine(x, &[(&g, y)]), ratio)
 }
 
 /// h, perhaps shortened; g where the climb went over an edge.
 fn limit<M: Module>(
     share: Option<fn(&Tensor<1>, &Tensor<1>) -> Tensor<1>>,
     survey: &Survey,
-    at_w: &AtW,
-    climbed: Option<&M>,
+    at_w: AtW,
+    climbed: Option<M>,
     h: Vector,
+    ratio: impl FnOnce(&Tensor<1>, &Tensor<1>) -> Option<Tensor<1>>,
 ) -> (Vector, Option<Tensor<1>>) {
-    let kept = at_w.grads.as_ref();
-    let norms = match at_w.squared_norm.clone() {
-        Some(gg) => h.squared_norm().map(|hh| (gg, hh)),
-        None => (kept.and_then(|kept| kept.products(&h))).map(|[gg, _, hh]| (gg, hh)),
+    let kept = at_w.grads;
+    let norms = match &at_w.way {
+        Some(way) => h.squared_norm().map(|hh| (way.squared_norm.clone(), hh)),
+        None => (kept.as_ref().and_then(|kept| kept.products(&h))).map(|[gg, _, hh]| (gg, hh)),
     };
     let Some((gg, hh)) = norms else {
         return (h, None);
     };
     let gg = beside(gg, &hh);
-    let ratio = Some((hh.clone() / gg.clone()).sqrt());
+    let ratio = ratio(&gg, &hh);
     // Where reading waits for nothing, most steps are done here.
     if let (Some(gg), Some(hh)) = (known(&gg), known(&hh))
         && hh.is_finite()
@@ -101,52 +109,50 @@ fn limit<M: Module>(
     {
         return (h, ratio);
     }
-    let over_the_edge = over_the_edge(&gg, &hh, climbed.is_some());
-    let share = match share {
-        Some(share) => share(&gg, &hh),
-        None => hh.ones_like(),
-    };
-    let share = share.mask_fill(is_not_finite(&hh), 1.0);
-    let nothing = share.zeros_like();
-    let [x, y] = set_where([share.clone(), nothing], &over_the_edge, [0.0, 1.0]);
+    let share = share.map(|share| share(&gg, &hh).mask_fill(is_no_norm(hh.clone()), 1.0));
     // Other workers would read off another g.
-    let way = (at_w.way.as_ref().zip(climbed)).filter(|_| !survey.is_distributed);
-    let descent = match (kept, way) {
-        (Some(g), _) => {
-            let g = g.padded(&h);
-            h.combine(x, &[(&g, y)])
+    let is_readable = at_w.is_only_way && !survey.is_distributed;
+    let descent = match (climbed, kept, at_w.way) {
+        (Some(_), Some(g), _) => {
+            let instead = Instead::Vector(&g.padded(&h));
+            h.scaled_or(share, over_the_edge(gg, hh), instead)
         }
-        (None, Some((way, climbed))) => restore(survey, climbed, h, way, [x, y]),
-        (None, None) => h.scaled(share),
+        (Some(climbed), None, Some(way)) if is_readable => {
+            let Way {
+                per_rho,
+                factor,
+                unmoved,
+                ..
+            } = way;
+            let mut ends = walk::weights(&climbed);
+            drop(climbed);
+            let over_the_edge = over_the_edge(gg, hh);
+            // g is read off the way from w to w + e(w): what was climbed is rho g / (|g| + eps).
+            let restored = by_value(h, |place| survey.rho(place) * factor).into_iter();
+            let restored = restored.map(|(rho, h)| {
+                // It did not move; it may have had a gradient.
+                if rho == 0.0 {
+                    let instead = Instead::Vector(&unmoved.padded(&h));
+                    return h.scaled_or(share.clone(), over_the_edge.clone(), instead);
+                }
+                let is_here = |end: &Part| h.get(end.place()).is_some();
+                let (to, others) = core::mem::take(&mut ends).into_iter().partition(is_here);
+                ends = others;
+                let instead = Instead::Way {
+                    from: &survey.weights,
+                    to,
+                    times: per_rho.clone() / rho,
+                };
+                h.scaled_or(share.clone(), over_the_edge.clone(), instead)
+            });
+            restored.reduce(Vector::merged).unwrap_or_default()
+        }
+        _ => match share {
+            Some(share) => h.scaled(share),
+            None => h,
+        },
     };
     (descent, ratio)
-}
-
-/// x h + y g, with g read off the way from w to w + e(w): what was climbed is rho g / (|g| + eps).
-fn restore<M: Module>(
-    survey: &Survey,
-    climbed: &M,
-    h: Vector,
-    way: &Way,
-    [x, y]: [Tensor<1>; 2],
-) -> Vector {
-    let climbed = walk::weights(climbed);
-    let unread = y.clone().equal_elem(0.0);
-    let of_all = by_value(h, |place| survey.rho(place) * way.factor).into_iter();
-    let restored = of_all.map(|(rho, h)| match rho == 0.0 {
-        // It did not move; it may have had a gradient.
-        true => {
-            let g = way.unmoved.padded(&h);
-            h.combine(x.clone(), &[(&g, y.clone())])
-        }
-        false => {
-            let scale = beside(way.norm.clone(), &y) / rho;
-            let scale = scale.mask_fill(unread.clone(), 0.0);
-            let less = scale.clone().neg();
-            h.combine(x.clone(), &[(&climbed, scale), (&survey.weights, less)])
-        }
-    });
-    restored.reduce(Vector::merged).unwrap_or_default()
 }
 
 /// Parts with the same value of something, by that value.
@@ -163,9 +169,6 @@ pub(crate) fn by_value(vector: Vector, value: impl Fn(usize) -> f64) -> Vec<(f64
 }
 
 /// Whether the climb went over an edge, of the squared norms of g and h.
-fn over_the_edge(gg: &Tensor<1>, hh: &Tensor<1>, may_be: bool) -> Tensor<1, Bool> {
-    match may_be {
-        true => gg.clone().is_finite().bool_and(is_not_finite(hh)),
-        false => hh.zeros_like().bool(),
-    }
+fn over_the_edge(gg: Tensor<1>, hh: Tensor<1>) -> Tensor<1, Bool> {
+    is_no_norm(gg).bool_not().bool_and(is_no_norm(hh))
 }

@@ -11,7 +11,7 @@ use burn_sam_kernels::{Part, Vector, known};
 
 use super::descent::by_value;
 use super::survey::Survey;
-use super::walk::{Leaf, each, each_parameter, each_with_path, replace, weights};
+use super::walk::{Leaf, each, each_parameter, each_with_path, replace, trainable, weights};
 use crate::method::{At, Factor, How, Keep, Method, Needs, Seen, beside, is_not_finite, set_where};
 
 /// What is kept from step to step.
@@ -195,23 +195,16 @@ impl Memory {
 
     /// Whether there is a slot for each parameter that there should be one for, and no other.
     fn fits<M: Module>(&self, module: &M) -> bool {
-        if self.keep.is_none() {
-            return true;
+        let (mut slots, mut fits) = (self.slots.iter(), true);
+        if self.keep.is_some() {
+            let is_of =
+                |leaf: &Leaf<'_>, slot: &Slot| slot.place == leaf.place() && slot.id == leaf.id();
+            each(
+                module,
+                trainable(|leaf| fits &= slots.next().is_some_and(|slot| is_of(&leaf, slot))),
+            );
         }
-        let (mut index, mut fits) = (0, true);
-        each(module, |leaf| {
-            if !fits || !leaf.is_trainable() {
-                return;
-            }
-            let slot = self.slots.get(index);
-            if slot.is_some_and(|slot| slot.place == leaf.place() && slot.id == leaf.id()) {
-                index += 1;
-            } else {
-                // But for another one of the same id.
-                fits = self.slots[..index].iter().any(|slot| slot.id == leaf.id());
-            }
-        });
-        fits && index == self.slots.len()
+        fits && slots.next().is_none()
     }
 
     /// What all radii are multiplied by at the next step.
@@ -312,7 +305,6 @@ impl Memory {
     pub(super) fn limited(
         &self,
         method: &Method,
-        survey: &Survey,
         h: Vector,
         hh: Option<Tensor<1>>,
     ) -> (Vector, Option<Tensor<1>>) {
@@ -326,10 +318,7 @@ impl Memory {
         let of_h = beside(hh.sqrt(), &kept);
         let share = (alone.share)(&kept, &of_h);
         let length = (alone.report)(&kept, &of_h);
-        // A second vector that is not read leaves h's memory to be written into.
-        let nothing = share.zeros_like();
-        let limited = h.combine(share, &[(&survey.weights, nothing)]);
-        (limited, Some(length))
+        (h.scaled(share), Some(length))
     }
 
     /// Hands the length of a step's gradients to the update, with the gradients.
@@ -396,8 +385,7 @@ impl Memory {
             Some(How::Moves { times }) => after = self.moved(times, lr, after, reports.slots),
             Some(How::Before) | None => {}
         }
-        let memory = self.caught_up(method, &after);
-        (after, memory)
+        (after, self)
     }
 
     /// The weights of those parameters that are about to be updated. What else moves a parameter (an average of others'
@@ -487,10 +475,7 @@ impl Memory {
             }
         });
         let moved = by_value(at_w, |place| lrs[place]).into_iter();
-        let moved = moved.map(|(lr, weights)| {
-            let [one, less] = [1.0, -lr * times].map(|value| weights.number(value));
-            weights.combine(one, &[(&found, less)])
-        });
+        let moved = moved.map(|(lr, weights)| weights.combine(1.0, &[(&found, -lr * times)]));
         replace(module, moved.reduce(Vector::merged).unwrap_or_default())
     }
 

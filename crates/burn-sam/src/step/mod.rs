@@ -159,7 +159,7 @@ fn plain<M: Module, T>(
             between.descent(g, kept, is_limited)
         }
     };
-    let (descent, length) = memory.limited(method, survey, descent, None);
+    let (descent, length) = memory.limited(method, descent, None);
     Taken {
         passes: Passes::of(Some(value), None),
         grads: handed(module, memory, descent, found, length),
@@ -201,7 +201,7 @@ fn once<M: Module, T>(
     let rise = rise.map(|[hh, slope]| (hh, slope * 0.5));
 
     let hh = rise.as_ref().map(|(hh, _)| hh.clone());
-    let (descent, length) = memory.limited(method, survey, h, hh);
+    let (descent, length) = memory.limited(method, h, hh);
     Taken {
         passes: Passes::of(None, Some(value)),
         grads: handed(module, memory, descent, None, length),
@@ -248,7 +248,7 @@ fn twice<M: Module, T>(
     }
     let (last, h) = pass(climbed.clone(), Pass::Climbed);
     let found = (at_w.grads.as_ref()).and_then(|g| method.report(g, &h));
-    let (descent, ratio) = descend(method, survey, &at_w, Some(&climbed), h);
+    let (descent, ratio) = descend(method, survey, at_w, Some(climbed), h);
     Taken {
         passes: Passes::of(Some(first), Some(last)),
         grads: handed(module, memory, descent, found, None),

@@ -123,14 +123,19 @@ pub(crate) fn each_with_path<M: Module>(module: &M, f: impl FnMut(Leaf<'_>)) {
     walk(module, true, f);
 }
 
-/// Calls `f` with each parameter that requires gradients: of several with one id, with the first.
-pub(crate) fn each_parameter<M: Module>(module: &M, mut f: impl FnMut(Leaf<'_>)) {
+/// Calls `f` with each parameter that requires gradients: of several with one id, with the first. With paths.
+pub(crate) fn each_parameter<M: Module>(module: &M, f: impl FnMut(Leaf<'_>)) {
+    each_with_path(module, trainable(f));
+}
+
+/// Of the parameters of a walk those that require gradients: of several with one id, the first.
+pub(crate) fn trainable(mut f: impl FnMut(Leaf<'_>)) -> impl FnMut(Leaf<'_>) {
     let mut seen = HashSet::new();
-    each_with_path(module, |leaf| {
+    move |leaf| {
         if leaf.is_trainable() && seen.insert(leaf.id()) {
             f(leaf);
         }
-    });
+    }
 }
 
 fn walk<M: Module>(module: &M, with_paths: bool, f: impl FnMut(Leaf<'_>)) {

@@ -29,10 +29,7 @@ impl Way for Friendly {
         let g = from.gradient;
         match from.kept {
             None => Direction::Gradient(g),
-            Some(m) => {
-                let [one, less] = [1.0, -self.sigma].map(|value| g.number(value));
-                Direction::Along(g.combine(one, &[(&m, less)]))
-            }
+            Some(m) => Direction::Along(g.combine(1.0, &[(&m, -self.sigma)])),
         }
     }
 

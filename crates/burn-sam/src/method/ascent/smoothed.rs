@@ -28,10 +28,7 @@ impl Way for Smoothed {
         let g = from.gradient;
         match from.kept {
             None => Direction::Gradient(g),
-            Some(d) => {
-                let [new, old] = [self.theta, 1.0 - self.theta].map(|value| g.number(value));
-                Direction::Along(g.combine(new, &[(&d, old)]))
-            }
+            Some(d) => Direction::Along(g.combine(self.theta, &[(&d, 1.0 - self.theta)])),
         }
     }
 

@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 
 use super::law::{Law, Needs, Pace, Seen};
 use crate::method::check;
-use crate::method::scalar::{beside, known_or};
+use crate::method::scalar::{beside, is_not_finite};
 
 pub(super) struct Rule {
     pub(super) rise: f64,
@@ -27,9 +27,6 @@ const LOOK: usize = 20;
 const BOUND: f64 = 3.0;
 /// Rho, L, L' and L_0, which is below 0 once a loss was; and r.
 const STATE: usize = 5;
-/// Sums of the losses at w and at w + e(w), and the numbers of these, of outliers, and of losses below 0; the sum of
-/// the ratios, and the number of these.
-const REPORT: usize = 7;
 
 impl Law for Rule {
     fn check(&self, rho: f64) -> Result<(), String> {
@@ -63,39 +60,25 @@ impl Law for Rule {
         STATE - 1
     }
 
+    /// Sums in the places of the state, and how many there are of each.
     fn report(&self, state: &Tensor<1>, Seen { losses, ratio }: Seen) -> Option<Tensor<1>> {
-        let [at_w, climbed] = losses.map(|loss| beside(loss, state).mean());
-        let below_zero = climbed.clone().lower_elem(0.0);
-        let first = known_or(part(state, 3), &at_w);
-        let scale = known_or(part(state, 1), &at_w).max_pair(first.clone());
-        let most = scale.clone() * 10.0;
-        let climbed = (climbed.clone())
-            .mask_where(climbed.is_finite().bool_not(), most.clone())
-            .min_pair(most);
-
-        let is_finite = at_w.clone().is_finite();
-        // An estimate of the loss at w may be off.
-        let negative = (at_w.clone().lower_elem(0.0)).bool_and(below_zero);
-        let outlier = (at_w.clone().greater(scale * 3.0)).bool_and(is_finite.clone());
-        // Without a first loss above 0 there is nothing to measure by.
-        let unknown = (is_finite.bool_not())
-            .bool_or(first.lower_equal_elem(0.0))
-            .bool_or(negative.clone())
-            .bool_or(outlier.clone());
-        let one = at_w.ones_like();
-        let flag = |flag| one.zeros_like().mask_fill(flag, 1.0);
-        let seen = Tensor::cat(vec![at_w, climbed, one.clone()], 0);
-        let seen = seen.mask_fill(unknown.expand([3]), 0.0);
-        let most = one.clone() * (10.0 * BOUND);
-        let ratio = ratio.map(|ratio| beside(ratio, state));
-        // Without a g there is nothing to compare with; an h that is not finite is as long as any.
-        let ratio = ratio.unwrap_or_else(|| one.clone() * f64::NAN);
-        let compared = ratio.clone().is_nan().bool_not();
-        let ratio = ratio
-            .min_pair(most)
-            .mask_fill(compared.clone().bool_not(), 0.0);
-        let seen = vec![seen, flag(outlier), flag(negative), ratio, flag(compared)];
-        Some(Tensor::cat(seen, 0))
+        let [at_w, climbed] = losses.map(|loss| mean(beside(loss, state)));
+        let ratio = match ratio {
+            Some(ratio) => beside(ratio, state).clamp_max(10.0 * BOUND),
+            // Without a g there is nothing to compare with.
+            None => at_w.clone() * f64::NAN,
+        };
+        let of = |climbed: &Tensor<1>| {
+            let [w, ratio] = [&at_w, &ratio].map(Tensor::clone);
+            Tensor::cat(vec![w.clone(), w.clone(), climbed.clone(), w, ratio], 0)
+        };
+        // A climbed loss that is not finite counts, but not where that at w is not.
+        let unknown = is_not_finite(&of(&at_w));
+        let sums = of(&climbed).mask_fill(unknown.clone(), 0.0);
+        Some(Tensor::cat(
+            vec![sums, unknown.bool_not().float().cast(state.dtype())],
+            0,
+        ))
     }
 
     fn next(&self, state: Tensor<1>, report: Tensor<1>, pace: Pace) -> Tensor<1> {
@@ -110,52 +93,55 @@ impl Law for Rule {
             (true, true) => (1e-3, 200.0),
         };
         let report = beside(report, &state);
-        let [
-            of_w,
-            of_climbed,
-            count,
-            outliers,
-            negatives,
-            ratios,
-            compared,
-        ] = core::array::from_fn::<_, REPORT, _>(|index| part(&report, index));
-        let [at_w, climbed] = [of_w, of_climbed].map(|sum| sum / count.clone());
+        let seen = report.clone().narrow(0, 0, STATE) / report.narrow(0, STATE, STATE);
+        let unknown = state.clone().is_nan();
+        let known = state.clone().mask_where(unknown, seen.clone());
+        let [_, at_w, climbed, _, _] = parts(&seen);
+        let [rho, mean, _, first, _] = parts(&known);
 
-        let first = known_or(part(&state, 3), &at_w);
-        let mean = |index, new: &Tensor<1>| {
-            let old = known_or(part(&state, index), new);
-            old * decay + new.clone() * (1.0 - decay)
-        };
-        let (at_w, climbed) = (mean(1, &at_w), mean(2, &climbed));
+        let scale = mean.max_pair(first.clone());
+        let negative = (at_w.clone().lower_elem(0.0)).bool_and(climbed.clone().lower_elem(0.0));
+        let outlier = at_w.clone().greater(scale.clone() * 3.0);
+        // Whatever is not below it, is it: infinity, too.
+        let highest = scale * 10.0;
+        let is_below = climbed.clone().lower(highest.clone());
+        let climbed = highest.mask_where(is_below, climbed);
 
-        let scale = first.clone().abs();
-        let learned = (first.clone() - at_w.clone()).max_pair(scale.clone() * 0.01);
-        let h = (at_w.clone().min_pair(learned)).max_pair((scale * 1e-6).clamp_min(1e-30));
-        let old = part(&state, 4);
-        let ratio = mean(4, &(ratios / compared.clone()));
-        let ratio = ratio.mask_where(compared.equal_elem(0.0), old.clone());
-        let beyond = known_or(ratio.clone() / BOUND, &ratio.zeros_like());
-        let q = (climbed.clone() - at_w.clone()) / (h * self.rise);
-        let q = q.max_pair(beyond).clamp(1e-3, 1e3);
-        let rho = part(&state, 0) * (((q.log() * 0.5).clamp(-1.0, 1.0)) * -speed).exp();
-        let next = vec![rho.clamp(least, most), at_w, climbed, first, ratio];
-        let next = Tensor::cat(next, 0);
-
-        // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
-        let growth = outliers
-            .ones_like()
-            .mask_fill(outliers.greater_elem(0.0), 1.25);
-        let unchanged = Tensor::cat(
-            vec![
-                part(&state, 0),
-                part(&state, 1) * growth.clone(),
-                part(&state, 2) * growth,
-                part(&state, 3).mask_fill(negatives.greater_elem(0.0), -1.0),
-                old,
-            ],
+        let seen = Tensor::cat(
+            vec![seen.clone().narrow(0, 0, 2), climbed, seen.narrow(0, 3, 2)],
             0,
         );
-        next.mask_where(count.equal_elem(0.0).expand([STATE]), unchanged)
+        let means = known * decay + seen * (1.0 - decay);
+        let unknown = means.clone().is_nan();
+        let means = means.mask_where(unknown, state.clone());
+        let [_, mean, of_climbed, _, ratio] = parts(&means);
+
+        let learned = (first.clone() - mean.clone()).max_pair(first.clone() * 0.01);
+        let h = (mean.clone().min_pair(learned)).max_pair(first.clone() * 1e-6);
+        let q = (of_climbed.clone() - mean) / (h * self.rise).clamp_min(1e-30);
+        let q = q.max_pair(ratio.clone() / BOUND);
+        // exp(-speed clip(ln(q) / 2, -1, 1))
+        let factor = (q.clamp((-2.0f64).exp(), 2.0f64.exp())).powf_scalar(-speed / 2.0);
+        let rho = (rho * factor).clamp(least, most);
+        let next = Tensor::cat(vec![rho, means.narrow(0, 1, 2), first.clone(), ratio], 0);
+
+        // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
+        let growth = outlier.clone().float().cast(state.dtype()) * 0.25 + 1.0;
+        let [rho, mean, of_climbed, start, ratio] = parts(&state);
+        let start = start.mask_fill(negative.clone(), -1.0);
+        let unchanged = vec![
+            rho,
+            mean * growth.clone(),
+            of_climbed * growth,
+            start,
+            ratio,
+        ];
+        // Without a first loss above 0 there is nothing to measure by.
+        let is_left_out = (at_w.is_nan())
+            .bool_or(first.lower_equal_elem(0.0))
+            .bool_or(negative)
+            .bool_or(outlier);
+        next.mask_where(is_left_out.expand([STATE]), Tensor::cat(unchanged, 0))
     }
 
     fn remark(&self, state: &[f64]) -> Option<&'static str> {
@@ -166,8 +152,15 @@ impl Law for Rule {
     }
 }
 
-fn part(of: &Tensor<1>, index: usize) -> Tensor<1> {
-    of.clone().narrow(0, index, 1)
+fn mean(loss: Tensor<1>) -> Tensor<1> {
+    match loss.dims() {
+        [1] => loss,
+        _ => loss.mean(),
+    }
+}
+
+fn parts(of: &Tensor<1>) -> [Tensor<1>; STATE] {
+    core::array::from_fn(|index| of.clone().narrow(0, index, 1))
 }
 
 #[cfg(test)]

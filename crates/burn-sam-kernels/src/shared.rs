@@ -1,0 +1,129 @@
+//! Numbers and flags of shape `[1]` beside tensors of other ranks, types and devices: made once for all tensors alike,
+//! and handed over to the last of them, since on a device far away each operation is a message, and so is the end of a
+//! tensor that no operation took.
+
+use core::cell::RefCell;
+
+use burn::backend::DispatchTensor;
+use burn::tensor::{Bool, Device, FloatDType, Shape, Tensor};
+
+use crate::part::Part;
+use crate::portable::accumulation_dtype;
+
+/// A tensor and others that are made of it, one for each key.
+#[derive(Clone, Debug)]
+struct Shared<T, K> {
+    value: RefCell<Option<T>>,
+    /// How often each is asked for yet, and what was made.
+    left: RefCell<Vec<(K, usize, Option<DispatchTensor>)>>,
+}
+
+impl<T: Clone, K: PartialEq> Shared<T, K> {
+    /// To be asked for these keys, as often as they are there.
+    fn new(value: T, keys: impl Iterator<Item = K>) -> Self {
+        let mut left: Vec<(K, usize, Option<DispatchTensor>)> = Vec::new();
+        for key in keys {
+            match left.iter_mut().find(|(of, ..)| *of == key) {
+                Some((_, count, _)) => *count += 1,
+                None => left.push((key, 1, None)),
+            }
+        }
+        Self {
+            value: RefCell::new(Some(value)),
+            left: RefCell::new(left),
+        }
+    }
+
+    fn get(&self, key: &K, make: impl FnOnce(T) -> DispatchTensor) -> DispatchTensor {
+        const PRESENT: &str = "asked for no more often than was said";
+        let mut left = self.left.borrow_mut();
+        let unmade = left.iter().filter(|(_, _, made)| made.is_none()).count();
+        let index = left.iter().position(|(of, ..)| of == key).expect(PRESENT);
+        let (_, count, made) = &mut left[index];
+        let made = made.take().unwrap_or_else(|| {
+            let mut value = self.value.borrow_mut();
+            make(match unmade {
+                1 => value.take().expect(PRESENT),
+                _ => value.clone().expect(PRESENT),
+            })
+        });
+        *count -= 1;
+        match *count {
+            0 => {
+                left.swap_remove(index);
+            }
+            _ => left[index].2 = Some(made.clone()),
+        }
+        made
+    }
+}
+
+/// A number, in any multiple.
+#[derive(Clone, Debug)]
+pub(crate) struct Number(Shared<Tensor<1>, (Device, FloatDType, usize, u64)>);
+
+impl Number {
+    /// For operations on these parts, each with a multiple of the number.
+    pub(crate) fn new<'a>(value: Tensor<1>, parts: impl Iterator<Item = (&'a Part, f64)>) -> Self {
+        Self(Shared::new(
+            value,
+            parts.map(|(part, times)| Self::key(part, times)),
+        ))
+    }
+
+    /// So many times the number, of shape `[1; D]`, for one operation on this part, in the type that it is computed in.
+    pub(crate) fn beside(&self, part: &Part, times: f64) -> DispatchTensor {
+        let key = Self::key(part, times);
+        self.0.get(&key, |value| {
+            let value = value.to_device(part.device()).cast(key.1);
+            part.spread(if times == 1.0 { value } else { value * times })
+        })
+    }
+
+    fn key(part: &Part, times: f64) -> (Device, FloatDType, usize, u64) {
+        let wide = accumulation_dtype([part.dtype()]);
+        (part.device().clone(), wide, part.rank(), times.to_bits())
+    }
+}
+
+/// A flag, for [`Tensor::mask_fill`], which spreads it on every backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Flag(Shared<Tensor<1, Bool>, (Device, usize)>);
+
+impl Flag {
+    /// For operations on these parts.
+    pub(crate) fn new<'a>(value: Tensor<1, Bool>, parts: impl Iterator<Item = &'a Part>) -> Self {
+        Self(Shared::new(
+            value,
+            parts.map(|part| (part.device().clone(), part.rank())),
+        ))
+    }
+
+    /// Of shape `[1; D]`, for one operation on this part.
+    pub(crate) fn beside(&self, part: &Part) -> DispatchTensor {
+        let key = (part.device().clone(), part.rank());
+        (self.0).get(&key, |value| {
+            part.spread_flag(value.to_device(part.device()))
+        })
+    }
+}
+
+/// A flag, for [`Tensor::mask_where`], which does not on all.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice(Shared<Tensor<1, Bool>, (Device, Shape)>);
+
+impl Choice {
+    /// For operations on these parts.
+    pub(crate) fn new<'a>(value: Tensor<1, Bool>, parts: impl Iterator<Item = &'a Part>) -> Self {
+        Self(Shared::new(
+            value,
+            parts.map(|part| (part.device().clone(), part.shape())),
+        ))
+    }
+
+    /// Of the shape of this part, for one operation on it.
+    pub(crate) fn beside(&self, part: &Part) -> DispatchTensor {
+        let key = (part.device().clone(), part.shape());
+        (self.0).get(&key, |value| part.expanded(value.to_device(part.device())))
+    }
+}
