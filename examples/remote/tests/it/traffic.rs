@@ -74,9 +74,10 @@ fn traffic(relay: &Relay, method: Method, [depth, width]: [usize; 2]) -> [usize;
 /// How many times SGD's a step may take.
 fn most_messages(method: Method) -> Option<f64> {
     match method {
-        Method::Msam | Method::Auto => Some(2.0),
+        Method::Msam => Some(2.0),
         Method::Sam => Some(3.0),
         Method::Friendly => Some(5.0),
+        Method::Auto => Some(4.0),
         Method::Autotwopass => Some(4.5),
         _ => None,
     }

@@ -96,8 +96,8 @@ impl Law for Rule {
         let seen = report.clone().narrow(0, 0, STATE) / report.narrow(0, STATE, STATE);
         let unknown = state.clone().is_nan();
         let known = state.clone().mask_where(unknown, seen.clone());
-        let [_, at_w, climbed, _, _] = parts(&seen);
-        let [rho, mean, _, first, _] = parts(&known);
+        let [at_w, climbed] = parts(&seen, [1, 2]);
+        let [rho, mean, first] = parts(&known, [0, 1, 3]);
 
         let scale = mean.max_pair(first.clone());
         let negative = (at_w.clone().lower_elem(0.0)).bool_and(climbed.clone().lower_elem(0.0));
@@ -114,7 +114,7 @@ impl Law for Rule {
         let means = known * decay + seen * (1.0 - decay);
         let unknown = means.clone().is_nan();
         let means = means.mask_where(unknown, state.clone());
-        let [_, mean, of_climbed, _, ratio] = parts(&means);
+        let [mean, of_climbed, ratio] = parts(&means, [1, 2, 4]);
 
         let learned = (first.clone() - mean.clone()).max_pair(first.clone() * 0.01);
         let h = (mean.clone().min_pair(learned)).max_pair(first.clone() * 1e-6);
@@ -127,7 +127,7 @@ impl Law for Rule {
 
         // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
         let growth = outlier.clone().float().cast(state.dtype()) * 0.25 + 1.0;
-        let [rho, mean, of_climbed, start, ratio] = parts(&state);
+        let [rho, mean, of_climbed, start, ratio] = parts(&state, [0, 1, 2, 3, 4]);
         let start = start.mask_fill(negative.clone(), -1.0);
         let unchanged = vec![
             rho,
@@ -159,8 +159,8 @@ fn mean(loss: Tensor<1>) -> Tensor<1> {
     }
 }
 
-fn parts(of: &Tensor<1>) -> [Tensor<1>; STATE] {
-    core::array::from_fn(|index| of.clone().narrow(0, index, 1))
+fn parts<const N: usize>(of: &Tensor<1>, indices: [usize; N]) -> [Tensor<1>; N] {
+    indices.map(|index| of.clone().narrow(0, index, 1))
 }
 
 #[cfg(test)]
