@@ -88,7 +88,9 @@ impl Vector {
             let weight = (weights.get(place))
                 .unwrap_or_else(|| panic!("the weights miss the parameter at place {place}"));
             let weight = part.beside(weight, part.device(), weight.dtype());
-            match (part.has_kernels() && weight.has_kernels(), along) {
+            let has_kernels =
+                part.has_kernels() && (part.dtype() == weight.dtype() || weight.has_kernels());
+            match (has_kernels, along) {
                 (true, _) => with.push((part, weight)),
                 (false, Along::Gradient { .. }) => without.push((part, weight)),
                 // Read twice, where no kernel reads both.

@@ -45,21 +45,39 @@ pub(crate) struct Memory {
     told_state: bool,
 }
 
-/// A parameter's part of the vector, flat.
+/// A parameter's part of the vector.
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     place: usize,
+    /// The parameter's.
     id: ParamId,
     pub(super) path: String,
-    pub(super) value: Param<Tensor<1>>,
+    /// Its own, under which what is found out is reported, and recorded.
+    key: ParamId,
+    /// In the parameter's shape, or flat.
+    value: Part,
     /// Whether nothing has entered it yet.
     is_fresh: bool,
 }
 
 impl Slot {
-    fn set(&mut self, value: Tensor<1>) {
-        self.value = Param::initialized(self.value.id, value);
+    fn set(&mut self, value: Part) {
+        self.value = value;
         self.is_fresh = false;
+    }
+
+    /// As a record has it.
+    pub(super) fn param(&self) -> Param<Tensor<1>> {
+        Param::initialized(self.key, self.value.clone().flat())
+    }
+
+    pub(super) fn set_param(&mut self, param: Param<Tensor<1>>) {
+        let value = param.val().without_autodiff();
+        (self.key, self.value) = (param.id, Part::new(self.place, value));
+    }
+
+    fn len(&self) -> usize {
+        self.value.shape().num_elements()
     }
 }
 
@@ -169,12 +187,12 @@ impl Memory {
         let mut anew = Vec::new();
         for slot in &mut self.slots {
             let is_same = |old: &&Slot| {
-                let same_size = old.value.shape() == slot.value.shape();
-                old.path == slot.path && same_size && is_kept(old, slot)
+                old.path == slot.path && old.len() == slot.len() && is_kept(old, slot)
             };
             match before.iter().find(is_same) {
                 Some(old) => {
-                    (slot.value, slot.is_fresh) = (old.value.clone(), old.is_fresh);
+                    (slot.key, slot.value) = (old.key, old.value.clone());
+                    slot.is_fresh = old.is_fresh;
                 }
                 None if before
                     .iter()
@@ -249,11 +267,14 @@ impl Memory {
         for (place, id) in survey.trainable_ids() {
             while slots.next_if(|slot| slot.place < place).is_some() {}
             let slot = slots.next_if(|slot| slot.place == place && slot.id == id && !slot.is_fresh);
-            if let (Some(slot), Some(part)) = (slot, like.get(place)) {
-                let value = slot.value.val();
-                if value.dims() == [part.shape().num_elements()] {
-                    kept.push(part.shaped(value).moved(part.device(), part.dtype()));
-                }
+            if let (Some(slot), Some(part)) = (slot, like.get(place))
+                && slot.len() == part.shape().num_elements()
+            {
+                let value = match slot.value.shape() == part.shape() {
+                    true => slot.value.clone(),
+                    false => part.shaped(slot.value.clone().flat()),
+                };
+                kept.push(value.moved(part.device(), part.dtype()));
             }
         }
         (!kept.is_empty()).then_some(kept)
@@ -267,9 +288,9 @@ impl Memory {
             return None;
         }
         let lent = self.vector(survey, &survey.weights)?;
-        let nothing = Tensor::zeros([1], &self.device_or_default());
+        let nothing = Tensor::<1>::zeros([1], &self.device_or_default());
         for slot in &mut self.slots {
-            slot.set(nothing.clone());
+            slot.value = Part::new(slot.place, nothing.clone());
             slot.is_fresh = true;
         }
         Some(lent)
@@ -282,7 +303,7 @@ impl Memory {
                 .slots
                 .binary_search_by_key(&part.place(), |slot| slot.place);
             if let Ok(index) = slot {
-                grads.register(self.slots[index].value.id, part.flat());
+                grads.register(self.slots[index].key, part.flat());
             }
         }
         if let Some(share) = &self.share {
@@ -331,13 +352,13 @@ impl Memory {
 
     /// What was reported: taken out of the gradients, since no optimizer must see it.
     fn collect(&self, grads: &mut impl ByParameter) -> Reports {
-        let mut remove = |param: &Param<Tensor<1>>| grads.take(param.id);
+        let mut take = |param: &Param<Tensor<1>>| grads.take(param.id);
         Reports {
-            share: self.share.as_ref().and_then(&mut remove),
-            losses: self.state.as_ref().and_then(&mut remove),
-            length: self.length.as_ref().and_then(&mut remove),
+            share: self.share.as_ref().and_then(&mut take),
+            losses: self.state.as_ref().and_then(&mut take),
+            length: self.length.as_ref().and_then(&mut take),
             slots: (self.slots.iter())
-                .map(|slot| remove(&slot.value))
+                .map(|slot| grads.take(slot.key))
                 .collect(),
         }
     }
@@ -378,7 +399,7 @@ impl Memory {
             Some(How::Last) => {
                 for (slot, report) in self.slots.iter_mut().zip(reports.slots) {
                     if let Some(report) = report {
-                        slot.set(report);
+                        slot.set(Part::new(slot.place, report));
                     }
                 }
             }
@@ -396,7 +417,7 @@ impl Memory {
             let is_it = |slot: &&mut Slot| slot.place == leaf.place() && slot.id == leaf.id();
             if let Some(slot) = slots.next_if(is_it) {
                 match grads.is_of(&leaf) {
-                    true => slot.set(leaf.weight().flat()),
+                    true => slot.set(leaf.weight()),
                     false => slot.is_fresh = true,
                 }
             }
@@ -423,7 +444,7 @@ impl Memory {
         let (mut means, mut found) = (Vector::new(), Vector::new());
         for (slot, report) in self.slots.iter().zip(reports) {
             if let Some(report) = report {
-                let mean = slot.value.val().to_device(&report.device());
+                let mean = slot.value.clone().flat().to_device(&report.device());
                 means.push(Part::new(slot.place, mean));
                 found.push(Part::new(slot.place, report));
             }
@@ -447,7 +468,7 @@ impl Memory {
                 .clone()
                 .filtered(|place| is_fresh[index(place)] == fresh);
             for part in means.combine(x, &[(&found, y)]) {
-                self.slots[index(part.place())].set(part.flat());
+                self.slots[index(part.place())].set(part);
             }
         }
     }
@@ -488,7 +509,8 @@ impl Memory {
         self.state = self.state.as_ref().map(moved);
         self.length = self.length.as_ref().map(moved);
         for slot in &mut self.slots {
-            slot.value = moved(&slot.value);
+            let dtype = slot.value.dtype();
+            slot.value = slot.value.clone().moved(&device, dtype);
         }
         self
     }
@@ -496,7 +518,8 @@ impl Memory {
     /// With other values, made of the parameters' places and the values.
     pub(super) fn turn(&mut self, f: impl Fn(usize, Tensor<1>) -> Tensor<1>) {
         for slot in &mut self.slots {
-            slot.set(f(slot.place, slot.value.val()));
+            let value = f(slot.place, slot.value.clone().flat());
+            slot.set(Part::new(slot.place, value));
         }
     }
 
@@ -509,7 +532,7 @@ impl Memory {
             for slot in self.slots.iter_mut().filter(|slot| slot.is_fresh) {
                 // No update is one of nothing.
                 if let Some(weight) = weights.get(slot.place) {
-                    slot.set(weight.clone().flat());
+                    slot.set(weight.clone());
                 }
             }
         }
@@ -521,7 +544,7 @@ impl Memory {
         self.is_under_way = self.count != Some(0);
         let is_mean = (self.keep).is_some_and(|keep| matches!(keep.how, How::Mean { .. }));
         for slot in &mut self.slots {
-            let first = || slot.value.val().into_data().iter::<f64>().next();
+            let first = || slot.value.clone().flat().into_data().iter::<f64>().next();
             let is_unknown = is_mean && first().is_some_and(f64::is_nan);
             slot.is_fresh = self.count == Some(0) || is_unknown;
         }
@@ -571,18 +594,20 @@ fn slots<M: Module>(keep: Option<Keep>, module: &M) -> Vec<Slot> {
     let mut slots = Vec::new();
     each_parameter(module, |leaf| {
         let weight = leaf.weight();
+        let flat = |value: Tensor<1>| Part::new(leaf.place(), value);
         let value = match how {
-            How::Before => weight.flat(),
-            How::Last => weight.flat().zeros_like(),
+            How::Before => weight,
+            How::Last => weight.zeros_like(),
             // Not known yet, in records too.
-            How::Mean { .. } => weight.flat().zeros_like() * f64::NAN,
-            How::Moves { .. } => Tensor::zeros([1], (weight.device(), weight.dtype())),
+            How::Mean { .. } => flat(weight.flat().zeros_like() * f64::NAN),
+            How::Moves { .. } => flat(Tensor::zeros([1], (weight.device(), weight.dtype()))),
         };
         slots.push(Slot {
             place: leaf.place(),
             id: leaf.id(),
             path: leaf.path(),
-            value: Param::initialized(ParamId::new(), value),
+            key: ParamId::new(),
+            value,
             is_fresh: true,
         });
     });

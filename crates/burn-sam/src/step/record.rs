@@ -224,7 +224,7 @@ impl Memory {
             if let Some(keep) = self.keep {
                 inside(visitor, keep.name, |visitor| {
                     for slot in &self.slots {
-                        inside(visitor, &slot.path, |v| v.visit_float(&slot.value));
+                        inside(visitor, &slot.path, |v| v.visit_float(&slot.param()));
                     }
                 });
             }
@@ -260,8 +260,8 @@ impl Memory {
             if let Some(keep) = self.keep {
                 inside(mapper, keep.name, |mapper| {
                     for slot in &mut self.slots {
-                        let value = slot.value.clone();
-                        slot.value = inside(mapper, &slot.path, |m| m.map_float(value));
+                        let param = slot.param();
+                        slot.set_param(inside(mapper, &slot.path, |m| m.map_float(param)));
                     }
                 });
             }
