@@ -32,7 +32,9 @@ pub fn cpu_devices() -> Vec<Device> {
 /// a CI that should test on one cannot skip it.
 pub fn devices() -> Vec<Device> {
     let mut devices = cpu_devices();
+    // Burn deprecates it; until it is gone, it is tried.
     #[cfg(feature = "libtorch")]
+    #[allow(deprecated)]
     devices.push(Device::libtorch());
     devices.extend(wgpu_device());
     devices
