@@ -48,6 +48,7 @@
     allow(unused_variables)
 )]
 mod backend;
+mod combination;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod cpu;
 #[cfg(feature = "cube")]
@@ -63,12 +64,14 @@ mod part;
 mod path;
 pub mod portable;
 mod shared;
+mod sums;
 mod vector;
 
+pub use combination::{Coefficient, Coefficients, Instead};
 pub use operation::Along;
 pub use part::Part;
 pub use path::{Length, Path};
-pub use vector::{Coefficient, Coefficients, Instead, Vector, known};
+pub use vector::{Vector, known};
 
 /// For the tests and benchmarks of this workspace.
 #[doc(hidden)]

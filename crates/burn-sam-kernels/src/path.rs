@@ -9,7 +9,8 @@ use crate::operation::{Along, Reduction, Update};
 use crate::part::Part;
 use crate::portable::{self, Scale};
 use crate::shared::{Flag, Number};
-use crate::vector::{Vector, beside, by_device, reduce};
+use crate::sums::reduce;
+use crate::vector::{Vector, beside, by_device};
 
 /// The path from weights w along a vector v, from [`Vector::path`].
 #[derive(Debug)]

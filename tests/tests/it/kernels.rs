@@ -181,6 +181,9 @@ fn parts_are_told_by_their_places() {
             message.contains("miss the parameter at place 0"),
             "{message}"
         );
+        let flag = Tensor::<1>::ones([1], &device).bool();
+        let message = panic_message(|| a.clone().scaled_or(None, flag, Instead::Vector(&b)));
+        assert!(message.contains("misses a parameter"), "{message}");
         let part = a.get(0).unwrap().clone();
         let message = panic_message(|| part.into_tensor::<2>());
         assert!(message.contains("another rank"), "{message}");

@@ -1,0 +1,101 @@
+//! What is summed over all parameters.
+
+use burn::tensor::Tensor;
+
+use crate::operation::Reduction;
+use crate::part::Part;
+use crate::vector::{Row, Vector, by_device, lists};
+use crate::{kernels, portable};
+
+/// Tensors of so few elements are put together before they are summed, where each operation costs more than to copy
+/// them.
+const FEW: usize = 1 << 14;
+
+impl Vector {
+    /// |v|², of shape `[1]`; `None` of no parts. The sum is f64 if any part is, and f32 otherwise. It is not finite
+    /// if any element is not.
+    pub fn squared_norm(&self) -> Option<Tensor<1>> {
+        let rows = self.iter().map(|part| (part, [None, None]));
+        let [sum] = reduce(rows.collect(), Reduction::SquaredNorm { eta: None })?;
+        Some(sum)
+    }
+
+    /// <a, a>, <a, b> and <b, b>, each of shape `[1]`, over the parameters of which both have a part; `None` if there
+    /// is none. The sums are f64 if any part of a is, and f32 otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If the parts of a parameter differ in shape.
+    pub fn products(&self, other: &Self) -> Option<[Tensor<1>; 3]> {
+        let rows = (self.iter()).filter_map(|a| Some((a, [Some(other.like(a)?), None])));
+        reduce(rows.collect(), Reduction::InnerProducts)
+    }
+
+    /// |v|², and how steep v is along a way: <v, to - from>. Each of shape `[1]`, over the parameters of which all three
+    /// have a part; `None` if there is none. The sums are f64 if any part of v is, and f32 otherwise.
+    ///
+    /// # Panics
+    ///
+    /// If the parts of a parameter differ in shape.
+    pub fn slope(&self, from: &Self, to: &Self) -> Option<[Tensor<1>; 2]> {
+        let rows =
+            (self.iter()).filter_map(|a| Some((a, [Some(to.like(a)?), Some(from.like(a)?)])));
+        reduce(rows.collect(), Reduction::Slope)
+    }
+}
+
+/// Sums over rows; `None` of no rows.
+pub(crate) fn reduce<'a, const N: usize>(
+    rows: Vec<Row<'a, &'a Part>>,
+    reduction: Reduction,
+) -> Option<[Tensor<1>; N]> {
+    let mut sums: [Vec<Tensor<1>>; N] = [const { Vec::new() }; N];
+    let mut add = |of: Vec<Tensor<1>>| {
+        for (sums, sum) in sums.iter_mut().zip(of) {
+            sums.push(sum);
+        }
+    };
+    let (with, without): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(a, _)| a.has_kernels());
+    for (_, rows) in by_device(with, |(a, _)| a) {
+        let (a, others) = lists(rows);
+        let of = kernels::reduce(&a, &others, reduction);
+        add(match N {
+            1 => vec![of],
+            _ => (0..N).map(|index| of.clone().narrow(0, index, 1)).collect(),
+        });
+    }
+    let (small, large) =
+        (without.into_iter()).partition::<Vec<_>, _>(|(a, _)| a.shape().num_elements() <= FEW);
+    for (a, others) in &large {
+        let others = others.each_ref().map(Option::as_deref);
+        add(a.portable_reduce(others, reduction));
+    }
+    for (_, rows) in by_device(small, |(a, _)| a) {
+        for rows in by_dtype(rows) {
+            let a = Part::joined(rows.iter().map(|(a, _)| *a)).expect("of at least one row");
+            let others = [0, 1].map(|index| {
+                Part::joined(
+                    rows.iter()
+                        .filter_map(|(_, others)| others[index].as_deref()),
+                )
+            });
+            let others = others.each_ref().map(Option::as_ref);
+            add(a.portable_reduce(others, reduction));
+        }
+    }
+    let totals = sums.map(portable::total);
+    let is_all = totals.iter().all(Option::is_some);
+    is_all.then(|| totals.map(|total| total.expect("seen before")))
+}
+
+/// Rows by the first part's type.
+fn by_dtype<'a>(mut rows: Vec<Row<'a, &'a Part>>) -> Vec<Vec<Row<'a, &'a Part>>> {
+    let mut groups = Vec::new();
+    while let Some((first, _)) = rows.first() {
+        let dtype = first.dtype();
+        let (group, others) = rows.into_iter().partition(|(a, _)| a.dtype() == dtype);
+        groups.push(group);
+        rows = others;
+    }
+    groups
+}
