@@ -35,7 +35,7 @@ impl Coefficient for Tensor<1> {
 }
 
 /// What takes a vector's place.
-#[expect(clippy::large_enum_variant, reason = "there is one a step")]
+#[allow(clippy::large_enum_variant, reason = "there is one a step")]
 pub enum Instead<'a> {
     /// Another vector.
     Vector(&'a Vector),
