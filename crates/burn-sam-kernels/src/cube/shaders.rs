@@ -260,9 +260,9 @@ pub(super) fn perturb<F: Float, A: Float, N: Size>(
     }
 }
 
-/// Writes x a + y b, or x a + y b + z c, over each a. What has a coefficient of 0 may hold anything.
+/// Writes x a, x a + y b, or x a + y b + z c, over each a. What has a coefficient of 0 may hold anything.
 ///
-/// * `c` - empty without `third`.
+/// * `b`, `c` - empty, if there are fewer `terms`.
 /// * `lens` - how many vectors each tensor has.
 /// * `span` - how many of them a cube takes.
 /// * `coefficients` - x, y and z.

@@ -104,25 +104,25 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
         );
         sources.push((format!("perturb, {direction:?}"), source));
     }
-    for third in [false, true] {
+    for terms in [1, 2, 3] {
+        let of_term = |term| match term <= terms {
+            true => buffers(tensors),
+            false => SequenceArg::new(),
+        };
         let source = source!(
             combine,
             vector_size,
-            buffers(tensors),
-            buffers(tensors),
-            if third {
-                buffers(tensors)
-            } else {
-                SequenceArg::new()
-            },
+            of_term(1),
+            of_term(2),
+            of_term(3),
             lens(),
             UNITS,
             buffer(),
-            third,
+            terms,
             LANES,
             [dtype, wide],
         );
-        sources.push((format!("combine, third: {third}"), source));
+        sources.push((format!("combine, {terms} terms"), source));
     }
     sources
 }
