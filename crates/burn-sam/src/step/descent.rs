@@ -118,34 +118,7 @@ fn limit<M: Module>(
             h.scaled_or(share, over_the_edge(gg, hh), instead)
         }
         (Some(climbed), None, Some(way)) if is_readable => {
-            let Way {
-                per_rho,
-                factor,
-                unmoved,
-                ..
-            } = way;
-            let mut ends = walk::weights(&climbed);
-            drop(climbed);
-            let over_the_edge = over_the_edge(gg, hh);
-            // g is read off the way from w to w + e(w): what was climbed is rho g / (|g| + eps).
-            let restored = by_value(h, |place| survey.rho(place) * factor).into_iter();
-            let restored = restored.map(|(rho, h)| {
-                // It did not move; it may have had a gradient.
-                if rho == 0.0 {
-                    let instead = Instead::Vector(&unmoved.padded(&h));
-                    return h.scaled_or(share.clone(), over_the_edge.clone(), instead);
-                }
-                let is_here = |end: &Part| h.get(end.place()).is_some();
-                let (to, others) = core::mem::take(&mut ends).into_iter().partition(is_here);
-                ends = others;
-                let instead = Instead::Way {
-                    from: &survey.weights,
-                    to,
-                    times: per_rho.clone() / rho,
-                };
-                h.scaled_or(share.clone(), over_the_edge.clone(), instead)
-            });
-            restored.reduce(Vector::merged).unwrap_or_default()
+            restored(survey, climbed, h, way, share, over_the_edge(gg, hh))
         }
         _ => match share {
             Some(share) => h.scaled(share),
@@ -153,6 +126,37 @@ fn limit<M: Module>(
         },
     };
     (descent, ratio)
+}
+
+/// So much of h, or, over the edge, g, read off the way from w to w + e(w): what was climbed is rho g / (|g| + eps).
+fn restored<M: Module>(
+    survey: &Survey,
+    climbed: M,
+    h: Vector,
+    way: Way,
+    share: Option<Tensor<1>>,
+    over_the_edge: Tensor<1, Bool>,
+) -> Vector {
+    let mut ends = walk::weights(&climbed);
+    drop(climbed);
+    let restored = by_value(h, |place| survey.rho(place) * way.factor).into_iter();
+    let restored = restored.map(|(rho, h)| {
+        // It did not move; it may have had a gradient.
+        if rho == 0.0 {
+            let instead = Instead::Vector(&way.unmoved.padded(&h));
+            return h.scaled_or(share.clone(), over_the_edge.clone(), instead);
+        }
+        let is_here = |end: &Part| h.get(end.place()).is_some();
+        let (to, others) = core::mem::take(&mut ends).into_iter().partition(is_here);
+        ends = others;
+        let instead = Instead::Way {
+            from: &survey.weights,
+            to,
+            times: way.per_rho.clone() / rho,
+        };
+        h.scaled_or(share.clone(), over_the_edge.clone(), instead)
+    });
+    restored.reduce(Vector::merged).unwrap_or_default()
 }
 
 /// Parts with the same value of something, by that value.
