@@ -36,6 +36,8 @@ pub struct Length {
 }
 
 impl Length {
+    /// As far as rho, on a path of this length.
+    ///
     /// # Arguments
     ///
     /// * `squared_norm` - the squared norm, as from [`Path::squared_length`], of shape `[1]`, on any device.
@@ -50,11 +52,6 @@ impl Length {
             eps,
             factor,
         }
-    }
-
-    /// The squared norm.
-    pub fn squared_norm(&self) -> &Tensor<1> {
-        &self.squared_norm
     }
 
     /// How many times the way to climb the vector is for a rho of 1, of shape `[1]`: norm + eps, over the factor.
@@ -96,7 +93,9 @@ impl Vector {
                 (false, Along::Gradient { .. }) => without.push((part, weight)),
                 // Read twice, where no kernel reads both.
                 (false, Along::Update) => {
-                    without.push((weight.clone().into_owned().portable_minus(part), weight));
+                    let before = part.in_type_of(&weight);
+                    let update = weight.clone().into_owned().portable_minus(before);
+                    without.push((update, weight));
                 }
             }
         }
