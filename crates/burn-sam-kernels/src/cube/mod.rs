@@ -128,7 +128,7 @@ impl ListBackend for CubeBackend {
         };
         let items: Vec<Item> = (write.0.into_iter().zip(rhos).enumerate())
             .map(|(index, (write, rho))| {
-                let others = read.0[index..].iter().step_by(count).cloned();
+                let others = read.0.iter().skip(index).step_by(count).cloned();
                 Item::new(
                     flat_and_own([write].into_iter().chain(others).collect()),
                     rho,
