@@ -10,6 +10,8 @@ use crate::{kernels, portable};
 /// Tensors of so few elements are put together before they are summed, where each operation costs more than to copy
 /// them.
 const FEW: usize = 1 << 14;
+/// No more than that at a time: a backend may add them up one by one.
+const MANY: usize = 1 << 16;
 
 impl Vector {
     /// |v|², of shape `[1]`; `None` of no parts. The sum is f64 if any part is, and f32 otherwise. It is not finite
@@ -71,7 +73,7 @@ pub(crate) fn reduce<'a, const N: usize>(
         add(a.portable_reduce(others, reduction));
     }
     for (_, rows) in by_device(small, |(a, _)| a) {
-        for rows in by_dtype(rows) {
+        for rows in alike(rows) {
             let a = Part::joined(rows.iter().map(|(a, _)| *a)).expect("of at least one row");
             let others = [0, 1].map(|index| {
                 Part::joined(
@@ -88,14 +90,21 @@ pub(crate) fn reduce<'a, const N: usize>(
     is_all.then(|| totals.map(|total| total.expect("seen before")))
 }
 
-/// Rows by the first part's type.
-fn by_dtype<'a>(mut rows: Vec<Row<'a, &'a Part>>) -> Vec<Vec<Row<'a, &'a Part>>> {
-    let mut groups = Vec::new();
-    while let Some((first, _)) = rows.first() {
-        let dtype = first.dtype();
-        let (group, others) = rows.into_iter().partition(|(a, _)| a.dtype() == dtype);
-        groups.push(group);
-        rows = others;
+/// Rows by the first part's type, with no more elements than may be put together.
+fn alike<'a>(rows: Vec<Row<'a, &'a Part>>) -> Vec<Vec<Row<'a, &'a Part>>> {
+    let mut groups: Vec<(usize, Vec<Row<'a, &'a Part>>)> = Vec::new();
+    for row in rows {
+        let (dtype, elements) = (row.0.dtype(), row.0.shape().num_elements());
+        let fits = |(count, group): &&mut (usize, Vec<Row<'a, &'a Part>>)| {
+            group[0].0.dtype() == dtype && *count + elements <= MANY
+        };
+        match groups.iter_mut().find(fits) {
+            Some((count, group)) => {
+                *count += elements;
+                group.push(row);
+            }
+            None => groups.push((elements, vec![row])),
+        }
     }
-    groups
+    groups.into_iter().map(|(_, group)| group).collect()
 }
