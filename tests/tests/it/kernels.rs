@@ -257,24 +257,25 @@ proptest! {
                     DType::F16 | DType::BF16 => &cpu_devices()[0],
                     _ => &device,
                 };
-                let made = |device: &Device| -> Vec<[Tensor<3>; 3]> {
+                let scaled = |device: &Device, scales: [f64; 3]| -> Vec<[Tensor<3>; 3]> {
                     (shapes.iter().enumerate())
                         .map(|(index, (shape, transposed))| {
                             let seed = u64::from(seed) + 3 * index as u64;
                             // The layouts need not be the same.
                             [(0, *transposed), (1, false), (2, *transposed)].map(|(term, transposed)| {
-                                // What is left out may hold anything, and only it.
-                                let scale = if coefficients[term] == 0.0 { bad } else { 1.0 };
                                 let values: Vec<f64> =
                                     pseudo_random(seed + term as u64, shape.iter().product())
                                         .into_iter()
-                                        .map(|value| f64::from(value) * scale)
+                                        .map(|value| f64::from(value) * scales[term])
                                         .collect();
                                 tensor(*shape, &values, transposed, (device, dtype))
                             })
                         })
                         .collect()
                 };
+                // What is left out may hold anything, and only it.
+                let scales = coefficients.map(|value| if value == 0.0 { bad } else { 1.0 });
+                let made = |device: &Device| scaled(device, scales);
                 let of = |term: usize| vector(made(&device).into_iter().map(|terms| terms[term].clone()));
                 let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
 
@@ -300,13 +301,13 @@ proptest! {
 
                 // What is not taken may hold anything.
                 let flag = coefficients[1] == 0.0;
-                let nan = |of: usize, is_taken: bool| {
-                    let scale = if is_taken { 1.0 } else { bad };
-                    of_finite(&made, &device, of).into_iter().map(|tensor| tensor * scale).collect::<Vec<_>>()
+                let all = |scales| -> [Vec<Tensor<3>>; 3] {
+                    let terms = scaled(&device, scales);
+                    [0, 1, 2].map(|term| terms.iter().map(|terms| terms[term].clone()).collect())
                 };
                 for (share, way) in [(None, false), (Some(0.5), false), (None, true), (Some(0.5), true)] {
                     let number = |value: f64| Tensor::<1>::from_data([value], (&device, wide));
-                    let (a, b, c) = (nan(0, !flag), nan(1, flag), nan(2, flag));
+                    let [a, b, c] = all([!flag, flag, flag].map(|taken| if taken { 1.0 } else { bad }));
                     let taken = number(f64::from(u8::from(flag))).bool();
                     let [b, c] = [b, c].map(vector);
                     let instead = match way {
@@ -314,7 +315,7 @@ proptest! {
                         true => Instead::Way { from: &b, to: c, times: number(3.0) },
                     };
                     let chosen = vector(a).scaled_or(share.map(number), taken, instead);
-                    let of = [0, 1, 2].map(|of| of_finite(&made, &device, of));
+                    let of = all([1.0; 3]);
                     for (index, chosen) in tensors::<3>(chosen).into_iter().enumerate() {
                         let [a, b, c] = of.each_ref().map(|of| of[index].clone());
                         let expected = match (flag, way) {
@@ -457,21 +458,6 @@ proptest! {
             }
         }
     }
-}
-
-/// The tensors of a term, without what is not finite.
-fn of_finite(
-    made: &impl Fn(&Device) -> Vec<[Tensor<3>; 3]>,
-    device: &Device,
-    term: usize,
-) -> Vec<Tensor<3>> {
-    (made(device).into_iter())
-        .map(|terms| {
-            let tensor = terms[term].clone();
-            let odd = tensor.clone().is_finite().bool_not();
-            tensor.mask_fill(odd, 0.25)
-        })
-        .collect()
 }
 
 fn values_of<const D: usize>(tensor: Tensor<D>) -> impl Iterator<Item = f64> {

@@ -27,7 +27,7 @@ fn for_each_shader(check: impl Fn(&str, &naga::Module, &ModuleInfo)) {
             }
         }
     }
-    assert_eq!(checked, 2 * 2 * 2 * (1 + 5 + 3 + 2));
+    assert_eq!(checked, 2 * 2 * 2 * (1 + 5 + 3 + 3));
 }
 
 /// What a translation names the kernel.
