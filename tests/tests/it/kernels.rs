@@ -1,6 +1,6 @@
 //! The operations by themselves; `ascent` tests what they make together.
 
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{Bool, DType, Device, Tensor};
 use burn_sam_kernels::internals::WithoutKernels;
 use burn_sam_kernels::portable::{self, Scale, inner_product, perturb, sum_of_squares, total};
 use burn_sam_kernels::{Along, Instead, Length, Part, Vector};
@@ -248,7 +248,9 @@ proptest! {
                 (DType::F16, 1e-3),
                 (DType::BF16, 8e-3),
             ] {
-                if !device.supports_dtype(dtype) {
+                // With fusion, Burn 0.22.1 at times reads a view of wgpu's in the wrong order, and a masked f64 wrongly.
+                let is_tried = has_kernels || cpu_devices().contains(&device);
+                if !device.supports_dtype(dtype) || !is_tried {
                     continue;
                 }
                 // With fusion, Burn 0.22.1 at times reads an f16 view of wgpu's in the wrong order, and so the
@@ -308,7 +310,7 @@ proptest! {
                 for (share, way) in [(None, false), (Some(0.5), false), (None, true), (Some(0.5), true)] {
                     let number = |value: f64| Tensor::<1>::from_data([value], (&device, wide));
                     let [a, b, c] = all([!flag, flag, flag].map(|taken| if taken { 1.0 } else { bad }));
-                    let taken = number(f64::from(u8::from(flag))).bool();
+                    let taken = Tensor::<1, Bool>::from_data([flag], &device);
                     let [b, c] = [b, c].map(vector);
                     let instead = match way {
                         false => Instead::Vector(&b),
@@ -327,7 +329,8 @@ proptest! {
                         for (chosen, expected) in values_of(chosen).zip(values_of(expected)) {
                             prop_assert!(
                                 (chosen - expected).abs() <= tolerance * (4.0 + expected.abs()),
-                                "{} for {} in {:?} on {:?}", chosen, expected, dtype, device
+                                "{} for {} in {:?} on {:?}, kernels: {}, {:?}, way: {}",
+                                chosen, expected, dtype, device, has_kernels, share, way
                             );
                         }
                     }
@@ -390,7 +393,9 @@ proptest! {
                 (DType::F16, 1e-3),
                 (DType::BF16, 8e-3),
             ] {
-                if !device.supports_dtype(dtype) {
+                // With fusion, as above.
+                let is_tried = has_kernels || dtype == DType::F32 || cpu_devices().contains(&device);
+                if !device.supports_dtype(dtype) || !is_tried {
                     continue;
                 }
                 let made = |device: &Device| -> Vec<(Tensor<3>, Tensor<3>)> {
