@@ -216,10 +216,10 @@ fn combined_portably(rows: Vec<Row<'_, Part>>, coefficients: Coefficients) -> Ve
         Coefficients::Numbers(numbers) => (rows.into_iter())
             .map(|(a, others)| a.portable_weighted(owned(others), &numbers))
             .collect(),
-        Coefficients::Values(values) if values.len() == 1 => {
-            let x: Vec<Number> = values.into_iter().map(number).collect();
+        Coefficients::Values(mut values) if values.len() == 1 => {
+            let x = number(values.remove(0));
             let rows = rows.into_iter();
-            rows.map(|(a, _)| a.portable_scaled(&x[0])).collect()
+            rows.map(|(a, _)| a.portable_scaled(&x)).collect()
         }
         Coefficients::Values(values) => {
             let coefficients: Vec<(Number, Flag)> = (values.into_iter())

@@ -84,9 +84,7 @@ impl<const D: usize> Ranked<D> {
             let [a, b, c] = tensors.map(read::<D>);
             match reduction {
                 Reduction::SquaredNorm { eta } => vec![portable::sum_of_squares(&b, a, eta)],
-                Reduction::SquaredDistance => {
-                    vec![portable::sum_of_squares(&c, b - a, None)]
-                }
+                Reduction::SquaredDistance => unreachable!("a path writes its update down"),
                 Reduction::InnerProducts => vec![
                     portable::inner_product(a.clone(), a.clone()),
                     portable::inner_product(a, b.clone()),

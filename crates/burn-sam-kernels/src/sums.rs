@@ -72,31 +72,29 @@ pub(crate) fn reduce<'a, const N: usize>(
         let others = others.each_ref().map(Option::as_deref);
         add(a.portable_reduce(others, reduction));
     }
-    for (_, rows) in by_device(small, |(a, _)| a) {
-        for rows in alike(rows) {
-            let a = Part::joined(rows.iter().map(|(a, _)| *a)).expect("of at least one row");
-            let others = [0, 1].map(|index| {
-                Part::joined(
-                    rows.iter()
-                        .filter_map(|(_, others)| others[index].as_deref()),
-                )
-            });
-            let others = others.each_ref().map(Option::as_ref);
-            add(a.portable_reduce(others, reduction));
-        }
+    for rows in alike(small) {
+        let a = Part::joined(rows.iter().map(|(a, _)| *a)).expect("of at least one row");
+        let others = [0, 1].map(|index| {
+            let others = rows.iter().map(|(_, others)| others[index].as_deref());
+            Part::joined(others.flatten())
+        });
+        let others = others.each_ref().map(Option::as_ref);
+        add(a.portable_reduce(others, reduction));
     }
     let totals = sums.map(portable::total);
     let is_all = totals.iter().all(Option::is_some);
     is_all.then(|| totals.map(|total| total.expect("seen before")))
 }
 
-/// Rows by the first part's type, with no more elements than may be put together.
+/// Rows by the first part's device and type, with no more elements than may be put together.
 fn alike<'a>(rows: Vec<Row<'a, &'a Part>>) -> Vec<Vec<Row<'a, &'a Part>>> {
     let mut groups: Vec<(usize, Vec<Row<'a, &'a Part>>)> = Vec::new();
     for row in rows {
-        let (dtype, elements) = (row.0.dtype(), row.0.shape().num_elements());
+        let elements = row.0.shape().num_elements();
         let fits = |(count, group): &&mut (usize, Vec<Row<'a, &'a Part>>)| {
-            group[0].0.dtype() == dtype && *count + elements <= MANY
+            let (first, part) = (group[0].0, row.0);
+            let is_alike = first.device() == part.device() && first.dtype() == part.dtype();
+            is_alike && *count + elements <= MANY
         };
         match groups.iter_mut().find(fits) {
             Some((count, group)) => {
