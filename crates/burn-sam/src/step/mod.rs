@@ -6,6 +6,7 @@ mod memory;
 mod record;
 mod statistics;
 mod survey;
+mod update;
 mod walk;
 
 use burn::module::Module;
@@ -16,11 +17,11 @@ use burn_sam_kernels::Vector;
 use crate::method::{Direction, From, Method, Of, OnePass, Seen, beside};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
-#[cfg(feature = "train")]
-pub(crate) use memory::ByParameter;
 pub(crate) use memory::Memory;
 pub(crate) use statistics::with_own_statistics;
 pub(crate) use survey::{Survey, check_groups};
+#[cfg(feature = "train")]
+pub(crate) use update::ByParameter;
 use walk::each;
 pub(crate) use walk::{Leaf, each_parameter, each_with_path, register, replace, take};
 
