@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use burn::tensor::Device;
 use burn::train::{InferenceStep, TrainStep};
 use burn_sam::{Flatness, SamConfig};
@@ -142,14 +142,8 @@ pub trait Trainable: Sync {
     ///
     /// # Errors
     ///
-    /// If there are fewer images than make a batch, or this kind of network has no steps that are timed.
-    fn step_seconds(
-        &self,
-        _task: &Task,
-        _methods: &[Option<SamConfig>],
-    ) -> anyhow::Result<Vec<f64>> {
-        bail!("the steps of this kind of network are not timed")
-    }
+    /// If there are fewer images than make a batch.
+    fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>>;
 }
 
 /// The outcomes so far, in a file that a run which was stopped goes on from.
@@ -276,6 +270,15 @@ impl Outcome {
 /// Mean and deviation of some accuracies, from 0 to 1, in percent.
 pub fn percents(accuracies: impl IntoIterator<Item = f64>) -> String {
     text(accuracies.into_iter().map(|accuracy| 100.0 * accuracy), 1)
+}
+
+/// The same, with how many are of a network that is dead.
+pub fn percents_and_dead(accuracies: &[f64]) -> String {
+    let percents = percents(accuracies.iter().copied());
+    match accuracies.iter().filter(|a| **a < DEAD).count() {
+        0 => percents,
+        dead => format!("{percents} ({dead} died)"),
+    }
 }
 
 /// The columns of a table that [`columns`] fills.
@@ -434,30 +437,29 @@ impl Task<'_> {
         model: &M,
         methods: &[Option<SamConfig>],
     ) -> anyhow::Result<Vec<f64>> {
-        const ROUNDS: usize = 100;
-        let digits = (self.split)(0).train;
-        let digits = digits.get(..self.recipe.batch_size);
-        let digits = digits.context("there are fewer images than make a batch")?;
-        let batch = &batches(digits, self.recipe.batch_size, self.device)[0];
-        let mut steps: Vec<Box<dyn FnMut() -> f64>> = Vec::new();
+        let batch = &self.first_batch()?;
+        let mut steps = Vec::new();
         for method in methods {
             let model = model.clone();
             steps.push(match method {
-                None => timed_step(&self.recipe, model, batch),
-                Some(sam) => timed_step(&self.recipe, climbing(sam, model), batch),
+                None => step_of(&self.recipe, model, batch),
+                Some(sam) => step_of(&self.recipe, climbing(sam, model), batch),
             });
         }
-        let mut seconds = vec![Vec::with_capacity(ROUNDS); methods.len()];
-        for _ in 0..ROUNDS {
-            for (seconds, step) in seconds.iter_mut().zip(&mut steps) {
-                seconds.push(step());
-            }
-        }
-        let median = |mut seconds: Vec<f64>| {
-            seconds.sort_by(f64::total_cmp);
-            seconds[seconds.len() / 2] / TURN as f64
-        };
-        Ok(seconds.into_iter().map(median).collect())
+        Ok(medians(&mut steps, self.device))
+    }
+
+    /// Of seed 0.
+    ///
+    /// # Errors
+    ///
+    /// If there are fewer images than make one.
+    pub fn first_batch(&self) -> anyhow::Result<DigitBatch> {
+        let digits = (self.split)(0).train;
+        let digits = digits.get(..self.recipe.batch_size);
+        let digits = digits.context("there are fewer images than make a batch")?;
+        let mut batches = batches(digits, self.recipe.batch_size, self.device);
+        Ok(batches.remove(0))
     }
 
     fn one(&self, job: &Job, look: Look, bar: &ProgressBar) -> anyhow::Result<Outcome> {
@@ -535,29 +537,42 @@ where
     }
 }
 
-/// So many steps are timed together.
-const TURN: usize = 5;
+/// A training step.
+pub type Step = Box<dyn FnMut()>;
 
-/// A turn of training steps whose seconds are counted, again and again.
-fn timed_step<M: Network>(
-    recipe: &Recipe,
-    model: M,
-    batch: &DigitBatch,
-) -> Box<dyn FnMut() -> f64> {
+/// The training step of a model, again and again.
+fn step_of<M: Network>(recipe: &Recipe, model: M, batch: &DigitBatch) -> Step {
     let (mut model, batch) = (Some(model), batch.clone());
     let (mut optim, lr) = (recipe.optimizer(), recipe.learning_rate);
     Box::new(move || {
-        let device = batch.images.device();
+        let now = model.take().expect("it is put back");
+        let output = TrainStep::step(&now, batch.clone());
+        model = Some(now.optimize(&mut optim, lr.into(), output.grads));
+    })
+}
+
+/// The seconds of each step: they take turns of several, and a median of the turns is what counts.
+pub fn medians(steps: &mut [Step], device: &Device) -> Vec<f64> {
+    const ROUNDS: usize = 100;
+    const TURN: usize = 5;
+    let turn = |step: &mut Step| {
         device.sync().expect("the device works");
         let start = Instant::now();
-        for _ in 0..TURN {
-            let now = model.take().expect("it is put back");
-            let output = TrainStep::step(&now, batch.clone());
-            model = Some(now.optimize(&mut optim, lr.into(), output.grads));
-        }
+        (0..TURN).for_each(|_| step());
         device.sync().expect("the device works");
-        start.elapsed().as_secs_f64()
-    })
+        start.elapsed().as_secs_f64() / TURN as f64
+    };
+    let mut seconds = vec![Vec::with_capacity(ROUNDS); steps.len()];
+    for _ in 0..ROUNDS {
+        for (seconds, step) in seconds.iter_mut().zip(&mut *steps) {
+            seconds.push(turn(step));
+        }
+    }
+    let median = |mut seconds: Vec<f64>| {
+        seconds.sort_by(f64::total_cmp);
+        seconds[seconds.len() / 2]
+    };
+    seconds.into_iter().map(median).collect()
 }
 
 #[cfg(test)]

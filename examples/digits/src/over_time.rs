@@ -65,12 +65,14 @@ pub fn picture(panels: &[Panel], file: &Path) -> anyhow::Result<()> {
                 (line, within.collect())
             })
             .collect();
-        let accuracies = lines.iter().flat_map(|(_, points)| points).map(|(_, y)| *y);
-        let (least, best) = accuracies.fold((100.0_f64, 0.0_f64), |(least, best), accuracy| {
-            (least.min(accuracy), best.max(accuracy))
-        });
         // The first epochs would leave no room for the rest.
-        let least = least.max(best - 30.0);
+        let later = (lines.iter().flat_map(|(_, points)| points))
+            .filter(|(time, _)| *time >= most / 6.0)
+            .map(|(_, accuracy)| *accuracy);
+        let (least, best) = (
+            later.clone().fold(100.0, f64::min),
+            later.fold(0.0, f64::max),
+        );
         let mut chart = ChartBuilder::on(area)
             .caption(panel.title, (FONT, 17))
             .margin(12)

@@ -1,15 +1,19 @@
 //! What people take against wrong labels before they take SAM: beside it, and under it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use example_common::Method;
-use example_common::options::{absolute, progress_bar};
+use burn::tensor::Device;
+use example_common::options::{absolute, create, progress_bar};
+use example_common::{Backend, Method};
 use indicatif::ProgressBar;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::comparison::{DEAD, Look, Outcome, Task, colour, percents};
+use crate::comparison::{
+    Done, Look, Outcome, TUNING_SEEDS, Task, colour, percents, percents_and_dead,
+};
+use crate::over_time::{Line, Panel};
 use crate::recipe::{Base, Recipe};
 use crate::training::{interval, mean_and_deviation};
 
@@ -111,6 +115,63 @@ pub struct Figures {
     pub title: String,
     /// The optimizer first.
     pub rows: Vec<Row>,
+}
+
+/// What the programs that hold contests may be told of all of them.
+#[derive(clap::Args)]
+pub struct ContestOptions {
+    /// Number of seeds: each has its own initial weights, data, wrong labels and shuffles
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
+    pub seeds: u64,
+    /// Number of other seeds, on which strengths and radii are chosen
+    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
+    pub tuning_seeds: u64,
+    /// Where to write the figures, as JSON; `digits --bin rivals -- --load` draws them
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Where to keep each training's figures, so that a run that was stopped goes on from there
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Where to train
+    #[arg(long, value_enum, default_value = "flex")]
+    pub backend: Backend,
+}
+
+impl ContestOptions {
+    /// Creates what is to be written in the end, with a picture, and opens what is done already.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be written or read.
+    pub fn open(&self, picture: Option<&PathBuf>) -> anyhow::Result<Done> {
+        create([self.json.as_ref(), picture])?;
+        Done::open(self.resume.as_deref())
+    }
+
+    /// With autodiff.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such device.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        Ok(self.backend.device()?.autodiff())
+    }
+
+    /// A contest over these seeds.
+    pub fn contest<'a>(
+        &self,
+        task: &'a Task<'a>,
+        rivals: &'a [Rival],
+        under: &'a [Method],
+    ) -> Contest<'a> {
+        Contest {
+            task,
+            seeds: self.seeds,
+            tuning_seeds: self.tuning_seeds,
+            rivals,
+            under,
+        }
+    }
 }
 
 /// How rivals are compared.
@@ -298,7 +359,31 @@ impl Of {
     }
 }
 
+/// Those whose accuracy is drawn over time.
+pub const OVER_TIME: [Method; 3] = [Method::Sgd, Method::Auto, Method::Autotwopass];
+
 impl Figures {
+    /// Accuracy over time, given the seconds of a step of each in [`OVER_TIME`].
+    pub fn panel(&self, seconds: &[f64]) -> Panel<'_> {
+        let line = |(method, of_step): (Method, &f64)| {
+            let row = self.row(method)?;
+            Some(Line {
+                method,
+                name: &row.name,
+                time: of_step / seconds[0],
+                outcomes: &row.outcomes,
+            })
+        };
+        Panel {
+            title: &self.title,
+            lines: OVER_TIME
+                .into_iter()
+                .zip(seconds)
+                .filter_map(line)
+                .collect(),
+        }
+    }
+
     fn row(&self, method: Method) -> Option<&Row> {
         let mut rows = self.rows.iter();
         rows.find(|row| row.method == method && row.rival.is_none())
@@ -345,11 +430,6 @@ impl Figures {
         table += "| --- | --- | --- | --- | --- | --- |\n";
         let one_pass = self.row(Method::Auto).map(last);
         for row in &self.rows {
-            let dead = row
-                .outcomes
-                .iter()
-                .filter(|o| o.test_accuracy < DEAD)
-                .count();
             let over_it = |accuracies: Vec<f64>| match &one_pass {
                 Some(one_pass) => {
                     let (mean, half) = over(one_pass, &accuracies);
@@ -357,16 +437,13 @@ impl Figures {
                 }
                 None => String::new(),
             };
+            let after_last: Vec<f64> = row.outcomes.iter().map(|o| o.test_accuracy).collect();
             table += &format!(
-                "| {} | {} | {}{} | {} | {} | {} |\n",
+                "| {} | {} | {} | {} | {} | {} |\n",
                 row.name,
                 row.setting
                     .map_or(String::new(), |setting| setting.to_string()),
-                percents(row.outcomes.iter().map(|o| o.test_accuracy)),
-                match dead {
-                    0 => String::new(),
-                    dead => format!(" ({dead} died)"),
-                },
+                percents_and_dead(&after_last),
                 percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
                 over_it(last(row)),
                 over_it(stopped(row)),
@@ -451,9 +528,8 @@ pub fn picture(figures: &[Figures], file: &Path) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::{Architecture, Done};
+    use crate::comparison::Architecture;
     use crate::data::{digits, split};
-    use burn::tensor::Device;
 
     fn row(method: Method, rival: Option<Rival>, accuracies: [[f64; 2]; 2]) -> Row {
         let outcome = |[test_accuracy, chosen_test_accuracy]: [f64; 2]| Outcome {

@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use burn::tensor::Device;
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Done, TUNING_SEEDS, Task, Trainable};
+use digits::comparison::{Task, Trainable};
 use digits::model::seeded;
+use digits::over_time::{self, Panel};
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{self, Contest, Rival};
-use example_common::options::create;
-use example_common::{Backend, Method};
+use digits::rivals::{self, ContestOptions, OVER_TIME, Rival};
+use example_common::Method;
+use example_common::options::absolute;
 use mimalloc::MiMalloc;
 
 use crate::data::Table;
@@ -47,21 +48,11 @@ struct Options {
     /// Number of passes over the rows
     #[arg(long, default_value = "40", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
-    /// Number of seeds: each has its own initial weights, rows and shuffles
-    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
-    seeds: u64,
-    /// Number of other seeds, on which strengths and radii are chosen
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
-    tuning_seeds: u64,
-    /// Where to write the figures, as JSON; `digits --bin rivals -- --load` draws them
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where to keep each training's figures, so that a run that was stopped goes on from there
-    #[arg(long, value_name = "FILE")]
-    resume: Option<PathBuf>,
-    /// Where to train
-    #[arg(long, value_enum, default_value = "flex")]
-    backend: Backend,
+    #[command(flatten)]
+    contest: ContestOptions,
+    /// Where to draw the accuracy over time, of AdamW alone and the rule
+    #[arg(long, value_name = "FILE.svg")]
+    picture: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -72,10 +63,9 @@ enum Name {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    create([options.json.as_ref()])?;
-    let done = Done::open(options.resume.as_deref())?;
-    let device = options.backend.device()?.autodiff();
-    let mut all = Vec::new();
+    let done = options.contest.open(options.picture.as_ref())?;
+    let device = options.contest.device()?;
+    let (mut all, mut seconds) = (Vec::new(), Vec::new());
     for name in &options.table {
         let (title, table) = match name {
             Name::Satellite => ("satellite", Table::satellite()?),
@@ -105,19 +95,24 @@ fn main() -> anyhow::Result<()> {
             corruptions: &[],
             done: &done,
         };
-        let contest = Contest {
-            task: &task,
-            seeds: options.seeds,
-            tuning_seeds: options.tuning_seeds,
-            rivals,
-            under: &[Method::Auto, Method::Autotwopass],
-        };
+        let under = [Method::Auto, Method::Autotwopass];
+        let contest = options.contest.contest(&task, rivals, &under);
         let title = format!(
             "{title}, {}, {}",
             options.base.name(),
             options.schedule.name()
         );
+        if options.picture.is_some() {
+            let methods = OVER_TIME.map(|method| method.config(0.0, 0));
+            seconds.push(task.step_seconds(&methods)?);
+        }
         all.push(contest.show(title)?);
     }
-    rivals::save(&all, options.json.as_deref())
+    if let Some(file) = &options.picture {
+        let both = all.iter().zip(&seconds);
+        let panels: Vec<Panel> = both.map(|(figures, of)| figures.panel(of)).collect();
+        over_time::picture(&panels, file)?;
+        println!("over time: {}", absolute(file));
+    }
+    rivals::save(&all, options.contest.json.as_deref())
 }

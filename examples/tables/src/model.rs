@@ -6,8 +6,8 @@ use burn::nn::loss::{MseLoss, Reduction};
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
-use burn_sam::SamConfig;
-use digits::comparison::{Job, Look, Outcome, Task, Trainable};
+use burn_sam::{SamConfig, SamSteps};
+use digits::comparison::{Job, Look, Outcome, Step, Task, Trainable, medians};
 use digits::data::{Digit, batches};
 use digits::model::seeded;
 use digits::training::{Accuracies, Trained};
@@ -51,7 +51,25 @@ pub(crate) struct Regression {
     pub(crate) inputs: usize,
 }
 
+/// The steps of a method, or of the base optimizer alone.
+fn steps(sam: Option<&SamConfig>, model: &Perceptron) -> SamSteps {
+    // The base optimizer alone is a SAM that never starts.
+    let alone = SamConfig::new().with_start(usize::MAX);
+    sam.unwrap_or(&alone).steps(model)
+}
+
 impl Regression {
+    fn new(&self, seed: u64, device: &Device) -> Perceptron {
+        let new = |device: &Device| Perceptron::new(self.inputs, 1, device);
+        seeded(new, seed, device)
+    }
+
+    /// The mean squared error on some rows.
+    fn error(&self, model: &Perceptron, rows: &Tensor<2>) -> Tensor<1> {
+        let [inputs, target] = self.both(rows);
+        MseLoss::new().forward(model.forward(inputs), target, Reduction::Mean)
+    }
+
     fn both(&self, rows: &Tensor<2>) -> [Tensor<2>; 2] {
         let inputs = rows.clone().narrow(1, 0, self.inputs);
         [inputs, rows.clone().narrow(1, self.inputs, 1)]
@@ -70,11 +88,8 @@ impl Trainable for Regression {
     fn train(&self, task: &Task, job: &Job, look: Look) -> anyhow::Result<Outcome> {
         let start = std::time::Instant::now();
         let split = (task.split)(job.seed);
-        let new = |device: &Device| Perceptron::new(self.inputs, 1, device);
-        let mut model = seeded(new, job.seed, task.device);
-        // The base optimizer alone is a SAM that never starts.
-        let alone = SamConfig::new().with_start(usize::MAX);
-        let mut steps = job.sam.as_ref().unwrap_or(&alone).steps(&model);
+        let mut model = self.new(job.seed, task.device);
+        let mut steps = steps(job.sam.as_ref(), &model);
         let mut optim = job.recipe.optimizer();
         let mut schedule = job.recipe.schedule(split.train.len())?;
         let mut rng = StdRng::seed_from_u64(job.seed);
@@ -84,12 +99,9 @@ impl Trainable for Regression {
         for epoch in 1..=job.recipe.epochs {
             rows.shuffle(&mut rng);
             for batch in batches(&rows, job.recipe.batch_size, task.device) {
-                let [inputs, target] = self.both(&batch.images);
                 let lr = schedule.step();
-                (model, _) = steps.minimize(&mut optim, lr, model, |model: &Perceptron| {
-                    let output = model.forward(inputs.clone());
-                    MseLoss::new().forward(output, target.clone(), Reduction::Mean)
-                });
+                let loss = |model: &Perceptron| self.error(model, &batch.images);
+                (model, _) = steps.minimize(&mut optim, lr, model, loss);
             }
             if look != Look::Last || epoch == job.recipe.epochs {
                 let model = model.valid();
@@ -105,5 +117,23 @@ impl Trainable for Regression {
             accuracies,
             seconds: start.elapsed().as_secs_f64(),
         }))
+    }
+    fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
+        let rows = task.first_batch()?.images;
+        let step_of = |sam: &Option<SamConfig>| {
+            let model = self.new(0, task.device);
+            let mut steps = steps(sam.as_ref(), &model);
+            let mut optim = task.recipe.optimizer();
+            let (mut model, lr) = (Some(model), task.recipe.learning_rate);
+            let (rows, of) = (rows.clone(), Self { ..*self });
+            let step: Step = Box::new(move || {
+                let now = model.take().expect("it is put back");
+                let loss = |model: &Perceptron| of.error(model, &rows);
+                model = Some(steps.minimize(&mut optim, lr, now, loss).0);
+            });
+            step
+        };
+        let mut steps: Vec<Step> = methods.iter().map(step_of).collect();
+        Ok(medians(&mut steps, task.device))
     }
 }

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 /// Of a text, from the start on, in words.
-pub(crate) const LENGTH: usize = 48;
+pub(crate) const LENGTH: usize = 32;
 /// The most frequent words; all others are one.
 pub(crate) const WORDS: usize = 4000;
 /// Where a text has ended.
@@ -75,7 +75,7 @@ impl Texts {
         Ok(Self { kinds, texts })
     }
 
-    /// So many to train on, a fifth as many more to choose an epoch by, and to test on up to 2,000 of the others, as `seed`
+    /// So many to train on, a fifth as many more to choose an epoch by, and to test on up to 1,000 of the others, as `seed`
     /// has it; some labels of all but the last are wrong. The words that are known are those of the training texts.
     pub(crate) fn split(&self, count: usize, noise: f64, seed: u64) -> Split {
         let mut rng = StdRng::seed_from_u64(seed);
@@ -90,7 +90,7 @@ impl Texts {
         let split = Split {
             train: all.by_ref().take(count).collect(),
             valid: all.by_ref().take(count / 5).collect(),
-            test: all.take(2000).collect(),
+            test: all.take(1000).collect(),
         };
         split.with_noise(Noise::Random(noise), &mut rng)
     }

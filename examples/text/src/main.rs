@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use burn::tensor::Device;
 use clap::Parser;
-use digits::comparison::{Done, TUNING_SEEDS, Task};
+use digits::comparison::Task;
 use digits::model::seeded;
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{self, Contest, Rival};
-use example_common::options::{create, part};
-use example_common::{Backend, Method};
+use digits::rivals::{self, ContestOptions, Rival};
+use example_common::Method;
+use example_common::options::part;
 use mimalloc::MiMalloc;
 
 use crate::data::Texts;
@@ -54,28 +54,14 @@ struct Options {
     /// Number of passes over the texts
     #[arg(long, default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
-    /// Number of seeds: each has its own initial weights, texts, wrong labels and shuffles
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
-    seeds: u64,
-    /// Number of other seeds, on which strengths and radii are chosen
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
-    tuning_seeds: u64,
-    /// Where to write the figures, as JSON; `digits --bin rivals -- --load` draws them
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Where to keep each training's figures, so that a run that was stopped goes on from there
-    #[arg(long, value_name = "FILE")]
-    resume: Option<PathBuf>,
-    /// Where to train
-    #[arg(long, value_enum, default_value = "flex")]
-    backend: Backend,
+    #[command(flatten)]
+    contest: ContestOptions,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    create([options.json.as_ref()])?;
-    let done = Done::open(options.resume.as_deref())?;
-    let device = options.backend.device()?.autodiff();
+    let done = options.contest.open(None)?;
+    let device = options.contest.device()?;
     let texts = Texts::read(&options.data, &options.kinds)?;
     let count = options.texts as usize;
     ensure!(
@@ -103,18 +89,13 @@ fn main() -> anyhow::Result<()> {
             corruptions: &[],
             done: &done,
         };
-        let contest = Contest {
-            task: &task,
-            seeds: options.seeds,
-            tuning_seeds: options.tuning_seeds,
-            rivals: &[Rival::Smoothing],
-            under: &[Method::Auto],
-        };
+        let rivals = [Rival::Smoothing];
+        let contest = (options.contest).contest(&task, &rivals, &[Method::Auto]);
         let title = format!(
             "{kinds} kinds of text, AdamW, {:.0} % wrong labels, warm-up and cosine",
             100.0 * noise
         );
         all.push(contest.show(title)?);
     }
-    rivals::save(&all, options.json.as_deref())
+    rivals::save(&all, options.contest.json.as_deref())
 }

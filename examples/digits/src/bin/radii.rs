@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use digits::comparison::{
-    Architecture, DEAD, Done, Look, RADII, TUNING_SEEDS, Task, colour, percents,
+    Architecture, DEAD, Done, Look, RADII, TUNING_SEEDS, Task, colour, percents, percents_and_dead,
 };
 use digits::data;
 use digits::recipe::{Base, RecipeOptions};
@@ -99,13 +99,7 @@ struct Row {
 impl Row {
     /// Mean, deviation, and the seeds that died.
     fn text(&self) -> String {
-        let (mean, deviation) = mean_and_deviation(&self.accuracies);
-        let dead = self.accuracies.iter().filter(|a| **a < DEAD).count();
-        let dead = match dead {
-            0 => String::new(),
-            dead => format!(" ({dead} died)"),
-        };
-        format!("{:.1} ± {:.1}{dead}", 100.0 * mean, 100.0 * deviation)
+        percents_and_dead(&self.accuracies)
     }
 
     fn mean(&self) -> f64 {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
-use digits::comparison::{Architecture, Done, TUNING_SEEDS, Task};
+use digits::comparison::{Architecture, Done, Task};
 use digits::data::{self, Noise};
 use digits::recipe::{Base, RecipeOptions};
-use digits::rivals::{Contest, Figures, Rival, picture, save};
-use example_common::options::{absolute, create, load, part};
-use example_common::{Backend, Method};
+use digits::rivals::{ContestOptions, Figures, Rival, picture, save};
+use example_common::Method;
+use example_common::options::{absolute, load, part};
 use mimalloc::MiMalloc;
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
@@ -46,29 +46,16 @@ struct Options {
         default_value = "auto,autotwopass"
     )]
     under: Vec<Method>,
-    /// Number of seeds: each has its own initial weights, images, wrong labels and shuffles
-    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u64).range(1..=TUNING_SEEDS))]
-    seeds: u64,
-    /// Number of other seeds, on which strengths and radii are chosen
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u64).range(1..))]
-    tuning_seeds: u64,
     #[command(flatten)]
     recipe: RecipeOptions,
-    /// Where to write the figures, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    contest: ContestOptions,
     /// Draw the picture of such figures, of all these files, without training anything
     #[arg(long, value_name = "FILES", num_args = 1.., conflicts_with = "json")]
     load: Vec<PathBuf>,
     /// Where to draw the picture
     #[arg(long, value_name = "FILE.svg", default_value = "rivals.svg")]
     picture: PathBuf,
-    /// Where to keep each training's figures, so that a run that was stopped goes on from there
-    #[arg(long, value_name = "FILE")]
-    resume: Option<PathBuf>,
-    /// Where to train
-    #[arg(long, value_enum, default_value = "flex")]
-    backend: Backend,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -81,25 +68,24 @@ enum Wrong {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    create([options.json.as_ref(), Some(&options.picture)])?;
+    let done = options.contest.open(Some(&options.picture))?;
     let mut all: Vec<Figures> = Vec::new();
     for file in &options.load {
         let loaded: Vec<Figures> = load(file)?;
         all.extend(loaded);
     }
     if options.load.is_empty() {
-        all = hold(&options)?;
+        all = hold(&options, &done)?;
     }
-    save(&all, options.json.as_deref())?;
+    save(&all, options.contest.json.as_deref())?;
     picture(&all, &options.picture)?;
     println!("picture: {}", absolute(&options.picture));
     Ok(())
 }
 
-fn hold(options: &Options) -> anyhow::Result<Vec<Figures>> {
+fn hold(options: &Options, done: &Done) -> anyhow::Result<Vec<Figures>> {
     let digits = data::digits()?;
-    let done = Done::open(options.resume.as_deref())?;
-    let device = options.backend.device()?.autodiff();
+    let device = options.contest.device()?;
     let mut all = Vec::new();
     for network in &options.network {
         for base in &options.base {
@@ -116,15 +102,9 @@ fn hold(options: &Options) -> anyhow::Result<Vec<Figures>> {
                     device: &device,
                     name: format!("{}, {noise}", network.name()),
                     corruptions: &[],
-                    done: &done,
+                    done,
                 };
-                let contest = Contest {
-                    task: &task,
-                    seeds: options.seeds,
-                    tuning_seeds: options.tuning_seeds,
-                    rivals: &options.rivals,
-                    under: &options.under,
-                };
+                let contest = (options.contest).contest(&task, &options.rivals, &options.under);
                 let title = format!(
                     "{}, {}, {noise}, {}",
                     network.name(),

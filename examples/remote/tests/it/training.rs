@@ -14,7 +14,8 @@ use example_common::Method;
 use crate::server::Server;
 
 pub(crate) const LR: f64 = 0.05;
-const STEPS: u64 = 12;
+/// The rule at one pass climbs from the 21st on.
+const STEPS: u64 = 24;
 
 /// With momentum.
 pub(crate) fn sgd() -> ModuleOptimizer {
