@@ -209,7 +209,7 @@ fn main() -> anyhow::Result<()> {
             seeds: options.seeds,
             tuning_seeds: options.seeds,
             rivals: &Rival::ALL,
-            under: &[],
+            under: &[Method::Auto],
         };
         let figures = contest.show(format!("MNIST, {title}"))?;
         return rivals::save(&[figures], options.json.as_deref());
