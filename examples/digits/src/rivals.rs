@@ -598,6 +598,18 @@ mod tests {
     }
 
     #[test]
+    fn accuracy_over_time_is_of_what_has_no_remedy() {
+        let figures = figures();
+        let panel = figures.panel(&[0.5, 0.75, 1.0]);
+        let lines = panel.lines.iter().map(|line| (line.method, line.time));
+        // There is no row of two passes.
+        assert_eq!(
+            lines.collect::<Vec<_>>(),
+            [(Method::Sgd, 1.0), (Method::Auto, 1.5)]
+        );
+    }
+
+    #[test]
     fn the_picture_names_tasks_and_rivals() {
         let file = tempfile::NamedTempFile::with_suffix(".svg").unwrap();
         picture(&[figures()], file.path()).unwrap();

@@ -137,3 +137,37 @@ impl Trainable for Regression {
         Ok(medians(&mut steps, task.device))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Table;
+    use digits::comparison::Done;
+    use digits::recipe::{Base, Recipe};
+
+    #[test]
+    fn a_regression_is_trained_and_timed_with_a_method_and_without() {
+        let (table, device) = (Table::diamonds().unwrap(), Device::flex().autodiff());
+        let regression = Regression {
+            inputs: table.width(),
+        };
+        let task = Task {
+            network: &regression,
+            split: &|seed| table.split(seed),
+            recipe: Recipe::new(Base::Adamw, 2),
+            device: &device,
+            name: String::new(),
+            corruptions: &[],
+            done: &Done::default(),
+        };
+        let methods = [None, Some(SamConfig::new())];
+        for sam in &methods {
+            let job = &task.jobs(0..1, sam.as_ref())[0];
+            let outcome = regression.train(&task, job, Look::Epochs).unwrap();
+            assert_eq!(outcome.accuracies.len(), 2);
+            assert!(outcome.test_accuracy > 0.8, "{}", outcome.test_accuracy);
+        }
+        let seconds = task.step_seconds(&methods).unwrap();
+        assert!(seconds.len() == 2 && seconds.iter().all(|seconds| *seconds > 0.0));
+    }
+}

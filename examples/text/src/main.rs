@@ -52,7 +52,7 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "0,0.2", allow_negative_numbers = true, value_parser = part)]
     noise: Vec<f64>,
     /// Number of passes over the texts
-    #[arg(long, default_value = "30", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value = "15", value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
     #[command(flatten)]
     contest: ContestOptions,
