@@ -59,7 +59,7 @@ fn steps(sam: Option<&SamConfig>, model: &Perceptron) -> SamSteps {
 }
 
 impl Regression {
-    fn new(&self, seed: u64, device: &Device) -> Perceptron {
+    fn network(&self, seed: u64, device: &Device) -> Perceptron {
         let new = |device: &Device| Perceptron::new(self.inputs, 1, device);
         seeded(new, seed, device)
     }
@@ -88,7 +88,7 @@ impl Trainable for Regression {
     fn train(&self, task: &Task, job: &Job, look: Look) -> anyhow::Result<Outcome> {
         let start = std::time::Instant::now();
         let split = (task.split)(job.seed);
-        let mut model = self.new(job.seed, task.device);
+        let mut model = self.network(job.seed, task.device);
         let mut steps = steps(job.sam.as_ref(), &model);
         let mut optim = job.recipe.optimizer();
         let mut schedule = job.recipe.schedule(split.train.len())?;
@@ -121,7 +121,7 @@ impl Trainable for Regression {
     fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
         let rows = task.first_batch()?.images;
         let step_of = |sam: &Option<SamConfig>| {
-            let model = self.new(0, task.device);
+            let model = self.network(0, task.device);
             let mut steps = steps(sam.as_ref(), &model);
             let mut optim = task.recipe.optimizer();
             let (mut model, lr) = (Some(model), task.recipe.learning_rate);
