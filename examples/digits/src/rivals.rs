@@ -433,7 +433,11 @@ impl Figures {
             let over_it = |accuracies: Vec<f64>| match &one_pass {
                 Some(one_pass) => {
                     let (mean, half) = over(one_pass, &accuracies);
-                    format!("{mean:.1} ± {half:.1}")
+                    match half.is_nan() {
+                        // Of one seed.
+                        true => format!("{mean:.1}"),
+                        false => format!("{mean:.1} ± {half:.1}"),
+                    }
                 }
                 None => String::new(),
             };
@@ -595,6 +599,17 @@ mod tests {
         );
         assert!(line("| mixup |").starts_with("| mixup | 0.5 | 90.5 ± 0.7 | 88.5 ± 0.7 |"));
         assert!(line("| SAM").contains("(1 died)"), "{table}");
+    }
+
+    #[test]
+    fn one_seed_has_no_interval() {
+        let mut figures = figures();
+        for row in &mut figures.rows {
+            row.outcomes.truncate(1);
+        }
+        let table = figures.table();
+        assert!(table.contains("| 33.0 | 2.0 |"), "{table}");
+        assert!(!table.contains("NaN"), "{table}");
     }
 
     #[test]
