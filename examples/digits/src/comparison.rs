@@ -540,14 +540,18 @@ where
 /// A training step.
 pub type Step = Box<dyn FnMut()>;
 
-/// The training step of a model, again and again.
+/// A model's training step, from one model to the next.
+pub fn again<M: 'static>(model: M, mut step: impl FnMut(M) -> M + 'static) -> Step {
+    let mut model = Some(model);
+    Box::new(move || model = model.take().map(&mut step))
+}
+
 fn step_of<M: Network>(recipe: &Recipe, model: M, batch: &DigitBatch) -> Step {
-    let (mut model, batch) = (Some(model), batch.clone());
+    let batch = batch.clone();
     let (mut optim, lr) = (recipe.optimizer(), recipe.learning_rate);
-    Box::new(move || {
-        let now = model.take().expect("it is put back");
-        let output = TrainStep::step(&now, batch.clone());
-        model = Some(now.optimize(&mut optim, lr.into(), output.grads));
+    again(model, move |model| {
+        let output = TrainStep::step(&model, batch.clone());
+        model.optimize(&mut optim, lr.into(), output.grads)
     })
 }
 

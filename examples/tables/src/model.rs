@@ -7,7 +7,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use burn_sam::{SamConfig, SamSteps};
-use digits::comparison::{Job, Look, Outcome, Step, Task, Trainable, medians};
+use digits::comparison::{Job, Look, Outcome, Step, Task, Trainable, again, medians};
 use digits::data::{Digit, batches};
 use digits::model::seeded;
 use digits::training::{Accuracies, Trained};
@@ -58,16 +58,16 @@ fn steps(sam: Option<&SamConfig>, model: &Perceptron) -> SamSteps {
     sam.unwrap_or(&alone).steps(model)
 }
 
+/// The mean squared error on inputs and what is to be told of them.
+fn error(model: &Perceptron, [inputs, target]: &[Tensor<2>; 2]) -> Tensor<1> {
+    let output = model.forward(inputs.clone());
+    MseLoss::new().forward(output, target.clone(), Reduction::Mean)
+}
+
 impl Regression {
     fn network(&self, seed: u64, device: &Device) -> Perceptron {
         let new = |device: &Device| Perceptron::new(self.inputs, 1, device);
         seeded(new, seed, device)
-    }
-
-    /// The mean squared error on some rows.
-    fn error(&self, model: &Perceptron, rows: &Tensor<2>) -> Tensor<1> {
-        let [inputs, target] = self.both(rows);
-        MseLoss::new().forward(model.forward(inputs), target, Reduction::Mean)
     }
 
     fn both(&self, rows: &Tensor<2>) -> [Tensor<2>; 2] {
@@ -77,8 +77,9 @@ impl Regression {
 
     fn told(&self, model: &Perceptron, digits: &[Digit], device: &Device) -> anyhow::Result<f64> {
         let all = batches(digits, digits.len(), device);
-        let [inputs, target] = self.both(&all.first().context("no rows")?.images);
-        let error = (model.forward(inputs) - target.clone()).square().mean();
+        let both = self.both(&all.first().context("no rows")?.images);
+        let error = error(model, &both);
+        let [_, target] = both;
         let read = |value: Tensor<1>| f64::from(value.into_scalar::<f32>());
         Ok(1.0 - read(error) / read(target.var(0).flatten(0, 1)))
     }
@@ -100,7 +101,8 @@ impl Trainable for Regression {
             rows.shuffle(&mut rng);
             for batch in batches(&rows, job.recipe.batch_size, task.device) {
                 let lr = schedule.step();
-                let loss = |model: &Perceptron| self.error(model, &batch.images);
+                let both = self.both(&batch.images);
+                let loss = |model: &Perceptron| error(model, &both);
                 (model, _) = steps.minimize(&mut optim, lr, model, loss);
             }
             if look != Look::Last || epoch == job.recipe.epochs {
@@ -118,20 +120,19 @@ impl Trainable for Regression {
             seconds: start.elapsed().as_secs_f64(),
         }))
     }
+
     fn step_seconds(&self, task: &Task, methods: &[Option<SamConfig>]) -> anyhow::Result<Vec<f64>> {
-        let rows = task.first_batch()?.images;
+        let both = self.both(&task.first_batch()?.images);
+        let lr = task.recipe.learning_rate;
         let step_of = |sam: &Option<SamConfig>| {
             let model = self.network(0, task.device);
             let mut steps = steps(sam.as_ref(), &model);
             let mut optim = task.recipe.optimizer();
-            let (mut model, lr) = (Some(model), task.recipe.learning_rate);
-            let (rows, of) = (rows.clone(), Self { ..*self });
-            let step: Step = Box::new(move || {
-                let now = model.take().expect("it is put back");
-                let loss = |model: &Perceptron| of.error(model, &rows);
-                model = Some(steps.minimize(&mut optim, lr, now, loss).0);
-            });
-            step
+            let both = both.clone();
+            again(model, move |model| {
+                let loss = |model: &Perceptron| error(model, &both);
+                steps.minimize(&mut optim, lr, model, loss).0
+            })
         };
         let mut steps: Vec<Step> = methods.iter().map(step_of).collect();
         Ok(medians(&mut steps, task.device))
