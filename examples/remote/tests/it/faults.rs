@@ -9,9 +9,9 @@ use burn::module::Module;
 use burn::remote::{ConnectError, RemoteHost};
 use burn::store::ModuleRecord;
 use burn::tensor::{Device, Tensor};
-use burn_sam::{SamConfig, SamModel};
+use burn_sam::SamConfig;
 use burn_sam_tests::{Mlp, Points, values};
-use digits::model::ConvNet;
+use digits::model::{ConvNet, Mlp as Perceptron, Network};
 
 use crate::relay::Relay;
 use crate::server::Server;
@@ -62,12 +62,11 @@ fn bits(values: Vec<(String, Vec<f64>)>) -> Values {
         .collect()
 }
 
-/// The weights and what SAM keeps, of the checkpoint after an epoch.
-fn checkpoint(folder: &Path, epoch: usize) -> SamModel<ConvNet> {
-    let file = folder.join(format!("checkpoint/model-{epoch}.bpk"));
-    let record = ModuleRecord::load(file).unwrap();
-    let model = ConvNet::new(&Device::flex().autodiff());
-    SamConfig::auto().init(model).load_record(record)
+/// The weights and what SAM keeps, of the checkpoint after the last epoch.
+fn checkpoint<M: Network>(folder: &Path, new: fn(&Device) -> M) -> Values {
+    let record = ModuleRecord::load(folder.join("checkpoint/model-4.bpk")).unwrap();
+    let model = SamConfig::auto().init(new(&Device::flex().autodiff()));
+    bits(values(&model.load_record(record)))
 }
 
 fn urls(servers: &[Server]) -> impl Iterator<Item = &String> {
@@ -82,12 +81,10 @@ fn uninterrupted(servers: &[Server]) -> Values {
 }
 
 fn weights(folder: &Path, servers: usize) -> Values {
-    let mut values = bits(values(&checkpoint(folder, 4)));
-    if servers > 1 {
-        // Burn's devices take turns at them as they come.
-        values.retain(|(path, _)| !path.contains("running_"));
+    match servers {
+        1 => checkpoint(folder, ConvNet::new),
+        _ => checkpoint(folder, Perceptron::new),
     }
-    values
 }
 
 /// Goes on after an epoch, and not from the start.
