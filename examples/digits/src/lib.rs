@@ -8,3 +8,4 @@ pub mod over_time;
 pub mod recipe;
 pub mod rivals;
 pub mod training;
+pub mod verdicts;

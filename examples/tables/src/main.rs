@@ -11,7 +11,8 @@ use digits::comparison::{Task, Trainable};
 use digits::model::seeded;
 use digits::over_time::{self, Panel};
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{self, ContestOptions, OVER_TIME, Rival};
+use digits::rivals::{ContestOptions, Rival};
+use digits::verdicts::{OVER_TIME, save};
 use example_common::Method;
 use example_common::options::absolute;
 use mimalloc::MiMalloc;
@@ -114,5 +115,5 @@ fn main() -> anyhow::Result<()> {
         over_time::picture(&panels, file)?;
         println!("over time: {}", absolute(file));
     }
-    rivals::save(&all, options.contest.json.as_deref())
+    save(&all, options.contest.json.as_deref())
 }

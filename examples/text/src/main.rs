@@ -11,7 +11,8 @@ use clap::Parser;
 use digits::comparison::Task;
 use digits::model::seeded;
 use digits::recipe::{Base, Recipe, Schedule};
-use digits::rivals::{self, ContestOptions, Rival};
+use digits::rivals::{ContestOptions, Rival};
+use digits::verdicts::save;
 use example_common::Method;
 use example_common::options::part;
 use mimalloc::MiMalloc;
@@ -97,5 +98,5 @@ fn main() -> anyhow::Result<()> {
         );
         all.push(contest.show(title)?);
     }
-    rivals::save(&all, options.contest.json.as_deref())
+    save(&all, options.contest.json.as_deref())
 }

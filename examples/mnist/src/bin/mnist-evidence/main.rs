@@ -17,7 +17,8 @@ use digits::data::{Digit, Split};
 use digits::model::seeded;
 use digits::over_time::{self, Line, Panel};
 use digits::recipe::{Base, Recipe, Schedule, smoothing};
-use digits::rivals::{self, Contest, Rival};
+use digits::rivals::{Contest, Rival};
+use digits::verdicts::save;
 use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
@@ -212,7 +213,7 @@ fn main() -> anyhow::Result<()> {
             under: &[Method::Auto],
         };
         let figures = contest.show(format!("MNIST, {title}"))?;
-        return rivals::save(&[figures], options.json.as_deref());
+        return save(&[figures], options.json.as_deref());
     }
     let mut methods = vec![Method::Sgd];
     methods.extend(
