@@ -7,7 +7,7 @@ use digits::comparison::{Architecture, Done, Task};
 use digits::data::{self, Noise};
 use digits::recipe::{Base, RecipeOptions};
 use digits::rivals::{ContestOptions, Rival};
-use digits::verdicts::{Figures, picture, save};
+use digits::verdicts::{Figures, picture, save, table};
 use example_common::Method;
 use example_common::options::{absolute, load, part};
 use mimalloc::MiMalloc;
@@ -18,8 +18,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Trains networks on digits with wrong labels: the optimizer alone, with each of four remedies, with SAM, and with the
 /// rule that sets rho by itself, alone and with each remedy. Prints the accuracy on clean images after the last epoch and
-/// stopped early, and by how much the rule at one pass is ahead, seed by seed, with the interval of 95 %. Draws the rule's
-/// gain over the best rival, a line a task.
+/// stopped early, and by how much the rule at one pass is ahead, seed by seed, with the interval of 95 %. Prints and draws
+/// the rule's gain over the best rival, a line a task.
 ///
 /// Each remedy has the best of five strengths, and SAM the best of five radii, on other seeds.
 #[derive(Parser)]
@@ -51,7 +51,7 @@ struct Options {
     recipe: RecipeOptions,
     #[command(flatten)]
     contest: ContestOptions,
-    /// Draw the picture of such figures, of all these files, without training anything
+    /// Print and draw the verdicts of such figures, of all these files, without training anything
     #[arg(long, value_name = "FILES", num_args = 1.., conflicts_with = "json")]
     load: Vec<PathBuf>,
     /// Where to draw the picture
@@ -79,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         all = hold(&options, &done)?;
     }
     save(&all, options.contest.json.as_deref())?;
+    println!("{}", table(&all)?);
     picture(&all, &options.picture)?;
     println!("picture: {}", absolute(&options.picture));
     Ok(())
