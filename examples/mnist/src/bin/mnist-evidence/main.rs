@@ -212,7 +212,7 @@ fn main() -> anyhow::Result<()> {
             rivals: &Rival::ALL,
             under: &[Method::Auto],
         };
-        let figures = contest.show(format!("MNIST, {title}"))?;
+        let figures = contest.show(format!("MNIST, {title}, {}", options.schedule.name()))?;
         return save(&[figures], options.json.as_deref());
     }
     let mut methods = vec![Method::Sgd];
