@@ -63,19 +63,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         .collect::<anyhow::Result<Vec<_>>>()?;
     let split = data::split(data::digits()?, 0.4, options.seed);
     let accuracy = match devices.as_slice() {
-        [device] => options.train(
-            seeded(ConvNet::new, options.seed, device),
-            &split,
-            &devices,
-            done,
-        )?,
-        // Nothing that the servers share beside the weights: see docs/remote.md.
-        several => options.train(
-            seeded(Mlp::new, options.seed, &several[0]),
-            &split,
-            &devices,
-            done,
-        )?,
+        [_] => options.train(ConvNet::new, &split, &devices, done)?,
+        // Without running statistics: see docs/remote.md.
+        _ => options.train(Mlp::new, &split, &devices, done)?,
     };
     println!(
         "{}: {:.1} % of the test images",
@@ -96,11 +86,12 @@ impl Options {
     /// Trains with the method, and returns the accuracy on the test images, from 0 to 1.
     fn train<M: Network>(
         &self,
-        network: M,
+        new: fn(&Device) -> M,
         split: &Split,
         devices: &[Device],
         done: Option<usize>,
     ) -> anyhow::Result<f64> {
+        let network = seeded(new, self.seed, &devices[0]);
         let steps = self.epochs as usize * split.train.len().div_ceil(self.batch_size as usize);
         match self.method.config(self.rho, steps / 12) {
             None => self.launch(network, None, split, devices, done),
