@@ -210,7 +210,7 @@ fn main() -> anyhow::Result<()> {
             seeds: options.seeds,
             tuning_seeds: options.seeds,
             rivals: &Rival::ALL,
-            under: &[Method::Auto],
+            under: &[Method::Auto, Method::Autotwopass],
         };
         let figures = contest.show(format!("MNIST, {title}, {}", options.schedule.name()))?;
         return save(&[figures], options.json.as_deref());
