@@ -204,17 +204,19 @@ impl Figures {
         })
     }
 
+    /// By how much the rule at one pass is above some accuracies, for a table: nothing without it.
+    fn one_pass_over(&self, accuracies: &[f64]) -> String {
+        let one_pass = self.row(Method::Auto).map(last);
+        let points = one_pass.map(|one_pass| over(&one_pass, accuracies));
+        points.map_or(String::new(), |points| points.to_string())
+    }
+
     /// A line a contender.
     pub fn table(&self) -> String {
         let mut table = format!("{}\n\n", self.title);
         table += "| | setting | accuracy, % | stopped early | one pass over it | over it stopped early |\n";
         table += "| --- | --- | --- | --- | --- | --- |\n";
-        let one_pass = self.row(Method::Auto).map(last);
         for row in &self.rows {
-            let over_it = |accuracies: Vec<f64>| match &one_pass {
-                Some(one_pass) => over(one_pass, &accuracies).to_string(),
-                None => String::new(),
-            };
             let after_last: Vec<f64> = row.outcomes.iter().map(|o| o.test_accuracy).collect();
             table += &format!(
                 "| {} | {} | {} | {} | {} | {} |\n",
@@ -223,8 +225,8 @@ impl Figures {
                     .map_or(String::new(), |setting| setting.to_string()),
                 percents_and_dead(&after_last),
                 percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
-                over_it(last(row)),
-                over_it(stopped(row)),
+                self.one_pass_over(&last(row)),
+                self.one_pass_over(&stopped(row)),
             );
         }
         table
@@ -243,10 +245,9 @@ pub fn table(figures: &[Figures]) -> anyhow::Result<String> {
     );
     for figures in figures {
         let Verdict { rival, gains } = figures.verdict()?;
-        let rows = (figures.row(Method::Auto)).zip(figures.row(Method::Sgd));
         let over_optimizer = |of: fn(&Row) -> Vec<f64>| {
-            let points = rows.map(|(one_pass, alone)| over(&last(one_pass), &of(alone)));
-            points.map_or(String::new(), |points| points.to_string())
+            let alone = figures.row(Method::Sgd);
+            alone.map_or(String::new(), |alone| figures.one_pass_over(&of(alone)))
         };
         let over_rival = |of: Of| {
             let gain = gains.iter().find(|gain| gain.of == of)?;
