@@ -48,6 +48,38 @@ fn a_first_step_writes_into_the_gradients() {
     }
 }
 
+/// As where a forward pass puts parameters together. Each is copied alone, and not with all others.
+#[test]
+fn gradients_that_are_parts_of_one_tensor_are_copied_once() {
+    const COUNT: usize = 64;
+    const LEN: usize = 1 << 12;
+    let _alone = alone();
+    for device in cpu_devices() {
+        let with_autodiff = device.clone().autodiff();
+        let zeros = || Param::from_tensor(Tensor::<1>::zeros([LEN], &with_autodiff));
+        let module: Vec<Param<Tensor<1>>> = (0..COUNT).map(|_| zeros()).collect();
+        let all = Tensor::<1>::ones([COUNT * LEN], &device);
+        let mut grads = GradientsParams::new();
+        for (index, weight) in module.iter().enumerate() {
+            grads.register(weight.id, all.clone().narrow(0, index * LEN, LEN));
+        }
+        let before = allocated();
+        let climbed = SamConfig::new().with_rho(512.0).climb(module, grads);
+        let bytes = allocated() - before;
+        let size = 4 * COUNT * LEN;
+        assert!(bytes < 2 * size, "{bytes} of {size} on {device:?}");
+        // |g| = 512
+        for weight in climbed.iter() {
+            assert!(
+                burn_sam_tests::read(weight.val().inner())
+                    .iter()
+                    .all(|w| (w - 1.0).abs() < 1e-5)
+            );
+        }
+        assert_eq!(burn_sam_tests::read(all), vec![1.0; COUNT * LEN]);
+    }
+}
+
 /// In a loop, over the weights before the last update.
 #[test]
 fn msam_climbs_into_what_it_keeps() {

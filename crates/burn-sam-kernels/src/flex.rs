@@ -47,6 +47,10 @@ impl Storage for FlexTensor {
     }
 
     fn slice_mut(&mut self) -> SliceMut<'_> {
+        // Burn would copy all of what others hold as well, though this be a small part of it.
+        if !self.is_unique() {
+            *self = self.to_contiguous();
+        }
         let (start, end) = self.layout().contiguous_offsets().expect("contiguous");
         match self.dtype() {
             DType::F64 => SliceMut::F64(&mut self.storage_mut::<f64>()[start..end]),
