@@ -63,6 +63,37 @@ pub fn measure(
     with(model, device, steps)
 }
 
+/// What takes a step of plain SGD, and one of each method, each time with a model of its own.
+pub fn steps<'a, M: Module + 'a>(
+    module: &M,
+    methods: &[SamConfig],
+    loss: &'a dyn Fn(&M) -> Tensor<1>,
+) -> Vec<Box<dyn FnMut() + 'a>> {
+    const LR: f64 = 1e-6;
+    let mut optim = SgdConfig::new().init();
+    let sgd = in_place(module, move |now| {
+        let grads = GradientsParams::from_grads(loss(&now).backward(), &now);
+        optim.step(LR, now, grads)
+    });
+    let of = |sam: &SamConfig| {
+        let (mut steps, mut optim) = (sam.steps(module), SgdConfig::new().init());
+        in_place(module, move |now| {
+            steps.minimize(&mut optim, LR, now, loss).0
+        })
+    };
+    core::iter::once(sgd)
+        .chain(methods.iter().map(of))
+        .collect()
+}
+
+fn in_place<'a, M: Module + 'a>(
+    module: &M,
+    mut step: impl FnMut(M) -> M + 'a,
+) -> Box<dyn FnMut() + 'a> {
+    let mut module = Some(module.clone());
+    Box::new(move || module = module.take().map(&mut step))
+}
+
 struct Steps<'a, F> {
     model: &'a str,
     device: &'a Device,
@@ -81,7 +112,6 @@ impl<F: Fn(&str) -> bool> Measurement for Steps<'_, F> {
 
 impl<F: Fn(&str) -> bool> Steps<'_, F> {
     fn measure<M: Module>(self, module: &M, loss: impl Fn(&M) -> Tensor<1>) -> Methods {
-        const LR: f64 = 1e-6;
         let wsam = Descent::Wsam {
             gamma: 0.6,
             decoupled: false,
@@ -101,25 +131,9 @@ impl<F: Fn(&str) -> bool> Steps<'_, F> {
             ("auto_two_pass", SamConfig::auto_two_pass()),
         ];
         methods.retain(|(name, _)| (self.is_wanted)(name));
-        let (device, runs, loss) = (self.device, self.runs, &loss);
-        let mut turns: Vec<Box<dyn FnMut()>> = vec![{
-            let (mut module, mut optim) = (Some(module.clone()), SgdConfig::new().init());
-            Box::new(move || {
-                let now = module.take().expect("it is put back");
-                let grads = GradientsParams::from_grads(loss(&now).backward(), &now);
-                module = Some(optim.step(LR, now, grads));
-            })
-        }];
-        for (_, sam) in &methods {
-            let (mut steps, mut optim) = (sam.steps(module), SgdConfig::new().init());
-            let mut module = Some(module.clone());
-            turns.push(Box::new(move || {
-                let now = module.take().expect("it is put back");
-                let (next, _) = steps.minimize(&mut optim, LR, now, loss);
-                module = Some(next);
-            }));
-        }
-
+        let (device, runs) = (self.device, self.runs);
+        let configs: Vec<_> = methods.iter().map(|(_, sam)| sam.clone()).collect();
+        let mut turns = steps(module, &configs, &loss);
         let mut times: Vec<Vec<Duration>> = turns.iter().map(|_| Vec::new()).collect();
         for round in 0..WARM_UP + runs {
             for (step, times) in turns.iter_mut().zip(&mut times) {

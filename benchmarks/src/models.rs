@@ -95,7 +95,7 @@ impl ConvNet {
     }
 }
 
-/// Parameters without passes: so many vectors of one length.
+/// So many vectors of one length.
 #[derive(Module, Debug)]
 pub struct Vectors {
     vectors: Vec<Param<Tensor<1>>>,
@@ -108,6 +108,12 @@ impl Vectors {
         Self {
             vectors: (0..count).map(vector).collect(),
         }
+    }
+
+    /// Of all of them together.
+    pub fn loss(&self) -> Tensor<1> {
+        let vectors = self.vectors.iter().map(|vector| vector.val()).collect();
+        Tensor::cat(vectors, 0).square().mean()
     }
 
     /// Gradients that are all one.
@@ -227,6 +233,8 @@ mod tests {
         let vectors = Vectors::new(3, 5, &device);
         assert_eq!(vectors.num_params(), 15);
         assert_eq!(vectors.gradients().len(), 3);
+        let grads = GradientsParams::from_grads(vectors.loss().backward(), &vectors);
+        assert_eq!(grads.len(), 3);
     }
 
     #[test]

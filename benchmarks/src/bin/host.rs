@@ -1,0 +1,158 @@
+//! The host's time for each parameter tensor, apart from the device's.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::Context;
+use benchmarks::methods::steps;
+use benchmarks::models::Vectors;
+use benchmarks::spread;
+use burn::tensor::Device;
+use burn_sam::SamConfig;
+use clap::Parser;
+use example_common::Backend;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
+/// Measures what the host spends on each parameter tensor. On Linux alone, which says how long each thread has been
+/// running.
+///
+/// The threads of Mesa's software driver are the device, all others the host: the caller, which trains, and those of
+/// Burn. All are medians, in microseconds a tensor. pass: all tensors are put together and squared, and back. update:
+/// plain SGD's. The methods: what a step takes beside its passes and the update.
+#[derive(Parser)]
+struct Options {
+    /// Where to measure
+    #[arg(long, value_enum, default_value = "flex")]
+    device: Backend,
+    /// Numbers of tensors, separated by commas
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "60,600",
+        value_name = "N"
+    )]
+    tensors: Vec<usize>,
+    /// Elements of each
+    #[arg(long, default_value = "64", value_name = "N")]
+    elements: usize,
+    /// Measurements a figure
+    #[arg(long, default_value = "21", value_parser = clap::value_parser!(u32).range(20..))]
+    runs: u32,
+}
+
+/// The rule at one pass stays at w for its first 20 steps.
+const WARM_UP: u32 = 5;
+/// So many steps are timed together.
+const TURN: u32 = 5;
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let device = options.device.device()?.autodiff();
+    println!(
+        "{}, tensors of {} elements, medians of {} runs, microseconds a tensor\n",
+        options.device.name(),
+        options.elements,
+        options.runs
+    );
+    println!("| tensors | | caller | others | device |");
+    println!("| ---: | --- | ---: | ---: | ---: |");
+    for &tensors in &options.tensors {
+        for (name, times) in measure(tensors, &options, &device)? {
+            let [caller, others, driver] = times.map(|time| time / tensors as f64);
+            println!("| {tensors} | {name} | {caller:.2} | {others:.2} | {driver:.2} |");
+        }
+    }
+    Ok(())
+}
+
+/// Microseconds of the caller, of the host's other threads, and of the device's.
+type Times = [f64; 3];
+
+fn measure(
+    tensors: usize,
+    options: &Options,
+    device: &Device,
+) -> anyhow::Result<Vec<(&'static str, Times)>> {
+    let methods = [
+        ("SAM", 2.0, SamConfig::new()),
+        ("MSAM", 1.0, SamConfig::msam()),
+        ("`auto`", 1.0, SamConfig::auto()),
+        ("`auto_two_pass`", 2.0, SamConfig::auto_two_pass()),
+    ];
+    let module = Vectors::new(tensors, options.elements, device);
+    let configs: Vec<_> = methods.iter().map(|(.., sam)| sam.clone()).collect();
+    let loss = |module: &Vectors| module.loss();
+    let pass = || drop(loss(&module).backward());
+    let mut turns: Vec<Box<dyn FnMut()>> = vec![Box::new(pass)];
+    turns.extend(steps(&module, &configs, &loss));
+
+    let mut times = vec![Vec::new(); turns.len()];
+    for round in 0..WARM_UP + options.runs {
+        for (step, times) in turns.iter_mut().zip(&mut times) {
+            let before = running(device)?;
+            for _ in 0..TURN {
+                step();
+            }
+            let taken = since(&before, &running(device)?);
+            if round >= WARM_UP {
+                times.push(taken.map(|time| time / f64::from(TURN)));
+            }
+        }
+    }
+    let mut medians = times.iter().map(|times| {
+        [0, 1, 2].map(|part| {
+            let [_, median, _] = spread(times.iter().map(|times| times[part])).expect("some");
+            median
+        })
+    });
+    let [pass, sgd] = [(); 2].map(|()| medians.next().expect("it was measured"));
+    let update = less(sgd, pass, 1.0);
+    let of_methods = (methods.iter().zip(medians))
+        .map(|((name, passes, _), times)| (*name, less(less(times, update, 1.0), pass, *passes)));
+    Ok([("pass", pass), ("update", update)]
+        .into_iter()
+        .chain(of_methods)
+        .collect())
+}
+
+fn less(times: Times, others: Times, count: f64) -> Times {
+    [0, 1, 2].map(|part| times[part] - count * others[part])
+}
+
+/// Nanoseconds that each thread has been running for, by its number and name, once the device has nothing to do.
+type Running = BTreeMap<(String, String), u64>;
+
+fn running(device: &Device) -> anyhow::Result<Running> {
+    device.sync()?;
+    // Up to here, and not to the clock's last tick, is counted of a thread that yields.
+    std::thread::yield_now();
+    let threads = fs::read_dir("/proc/self/task").context("this is for Linux alone")?;
+    let of = |thread: std::io::Result<fs::DirEntry>| -> anyhow::Result<_> {
+        let thread = thread?;
+        let read = |file| fs::read_to_string(thread.path().join(file));
+        let (name, statistics) = (read("comm")?, read("schedstat")?);
+        let time = statistics.split(' ').next().context("no time")?.parse()?;
+        let number = thread.file_name().to_string_lossy().into_owned();
+        Ok(((number, name.trim().to_string()), time))
+    };
+    threads.map(of).collect()
+}
+
+fn since(before: &Running, after: &Running) -> Times {
+    let caller = std::process::id().to_string();
+    let mut times = [0.0; 3];
+    for (thread, time) in after {
+        let (number, name) = thread;
+        let part = match name {
+            _ if *number == caller => 0,
+            name if name.starts_with("llvmpipe") => 2,
+            _ => 1,
+        };
+        let taken = time - before.get(thread).copied().unwrap_or(0);
+        times[part] += taken as f64 / 1e3;
+    }
+    times
+}
