@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use benchmarks::methods::steps;
 use benchmarks::models::Vectors;
 use benchmarks::spread;
@@ -130,15 +130,23 @@ fn running(device: &Device) -> anyhow::Result<Running> {
     // Up to here, and not to the clock's last tick, is counted of a thread that yields.
     std::thread::yield_now();
     let threads = fs::read_dir("/proc/self/task").context("this is for Linux alone")?;
-    let of = |thread: std::io::Result<fs::DirEntry>| -> anyhow::Result<_> {
+    let mut running = Running::new();
+    for thread in threads {
         let thread = thread?;
         let read = |file| fs::read_to_string(thread.path().join(file));
-        let (name, statistics) = (read("comm")?, read("schedstat")?);
+        // One that has ended meanwhile is not there.
+        let (Ok(name), Ok(statistics)) = (read("comm"), read("schedstat")) else {
+            continue;
+        };
         let time = statistics.split(' ').next().context("no time")?.parse()?;
         let number = thread.file_name().to_string_lossy().into_owned();
-        Ok(((number, name.trim().to_string()), time))
-    };
-    threads.map(of).collect()
+        running.insert((number, name.trim().to_string()), time);
+    }
+    ensure!(
+        running.values().any(|time| *time > 0),
+        "this system does not say how long threads have been running"
+    );
+    Ok(running)
 }
 
 fn since(before: &Running, after: &Running) -> Times {
@@ -155,4 +163,29 @@ fn since(before: &Running, after: &Running) -> Times {
         times[part] += taken as f64 / 1e3;
     }
     times
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_told_apart() {
+        let caller = std::process::id().to_string();
+        let of = |threads: &[(&str, &str, u64)]| -> Running {
+            let key = |number: &str, name: &str| (number.to_string(), name.to_string());
+            (threads.iter())
+                .map(|(number, name, time)| (key(number, name), *time))
+                .collect()
+        };
+        let before = of(&[(&caller, "host", 5_000), ("2", "llvmpipe-0", 1_000)]);
+        let after = of(&[
+            (&caller, "host", 7_000),
+            ("2", "llvmpipe-0", 4_000),
+            ("3", "llvmpipe-1", 500),
+            ("4", "wgpu", 250),
+        ]);
+        assert_eq!(since(&before, &after), [2.0, 0.25, 3.5]);
+        assert_eq!(less([3.0, 2.0, 1.0], [1.0, 0.5, 0.0], 2.0), [1.0, 1.0, 1.0]);
+    }
 }
