@@ -1,4 +1,4 @@
-//! The host's time for each parameter tensor, apart from the device's.
+//! The host's time for each parameter tensor.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +19,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// Measures what the host spends on each parameter tensor. On Linux alone, which says how long each thread has been
 /// running.
 ///
-/// The threads of Mesa's software driver are the device, all others the host: the caller, which trains, and those of
-/// Burn. All are medians, in microseconds a tensor. pass: all tensors are put together and squared, and back. update:
-/// plain SGD's. The methods: what a step takes beside its passes and the update.
+/// All are medians, in microseconds a tensor, of the thread that trains, and of all others: Burn's, and a software
+/// driver's, which cannot be told apart. pass: all tensors are put together and squared, and back. update: plain SGD's. The
+/// methods: what a step takes beside its passes and the update.
 #[derive(Parser)]
 struct Options {
     /// Where to measure
@@ -57,19 +57,19 @@ fn main() -> anyhow::Result<()> {
         options.elements,
         options.runs
     );
-    println!("| tensors | | caller | others | device |");
-    println!("| ---: | --- | ---: | ---: | ---: |");
+    println!("| tensors | | caller | others |");
+    println!("| ---: | --- | ---: | ---: |");
     for &tensors in &options.tensors {
         for (name, times) in measure(tensors, &options, &device)? {
-            let [caller, others, driver] = times.map(|time| time / tensors as f64);
-            println!("| {tensors} | {name} | {caller:.2} | {others:.2} | {driver:.2} |");
+            let [caller, others] = times.map(|time| time / tensors as f64);
+            println!("| {tensors} | {name} | {caller:.2} | {others:.2} |");
         }
     }
     Ok(())
 }
 
-/// Microseconds of the caller, of the host's other threads, and of the device's.
-type Times = [f64; 3];
+/// Microseconds of the caller, and of all other threads.
+type Times = [f64; 2];
 
 fn measure(
     tensors: usize,
@@ -103,7 +103,7 @@ fn measure(
         }
     }
     let mut medians = times.iter().map(|times| {
-        [0, 1, 2].map(|part| {
+        [0, 1].map(|part| {
             let [_, median, _] = spread(times.iter().map(|times| times[part])).expect("some");
             median
         })
@@ -119,11 +119,11 @@ fn measure(
 }
 
 fn less(times: Times, others: Times, count: f64) -> Times {
-    [0, 1, 2].map(|part| times[part] - count * others[part])
+    [0, 1].map(|part| times[part] - count * others[part])
 }
 
-/// Nanoseconds that each thread has been running for, by its number and name, once the device has nothing to do.
-type Running = BTreeMap<(String, String), u64>;
+/// Nanoseconds that each thread has been running for, by its number, once the device has nothing to do.
+type Running = BTreeMap<String, u64>;
 
 fn running(device: &Device) -> anyhow::Result<Running> {
     device.sync()?;
@@ -133,14 +133,12 @@ fn running(device: &Device) -> anyhow::Result<Running> {
     let mut running = Running::new();
     for thread in threads {
         let thread = thread?;
-        let read = |file| fs::read_to_string(thread.path().join(file));
         // One that has ended meanwhile is not there.
-        let (Ok(name), Ok(statistics)) = (read("comm"), read("schedstat")) else {
+        let Ok(statistics) = fs::read_to_string(thread.path().join("schedstat")) else {
             continue;
         };
         let time = statistics.split(' ').next().context("no time")?.parse()?;
-        let number = thread.file_name().to_string_lossy().into_owned();
-        running.insert((number, name.trim().to_string()), time);
+        running.insert(thread.file_name().to_string_lossy().into_owned(), time);
     }
     ensure!(
         running.values().any(|time| *time > 0),
@@ -151,16 +149,10 @@ fn running(device: &Device) -> anyhow::Result<Running> {
 
 fn since(before: &Running, after: &Running) -> Times {
     let caller = std::process::id().to_string();
-    let mut times = [0.0; 3];
+    let mut times = [0.0; 2];
     for (thread, time) in after {
-        let (number, name) = thread;
-        let part = match name {
-            _ if *number == caller => 0,
-            name if name.starts_with("llvmpipe") => 2,
-            _ => 1,
-        };
         let taken = time - before.get(thread).copied().unwrap_or(0);
-        times[part] += taken as f64 / 1e3;
+        times[usize::from(*thread != caller)] += taken as f64 / 1e3;
     }
     times
 }
@@ -170,22 +162,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_told_apart() {
+    fn the_caller_is_told_apart() {
         let caller = std::process::id().to_string();
-        let of = |threads: &[(&str, &str, u64)]| -> Running {
-            let key = |number: &str, name: &str| (number.to_string(), name.to_string());
-            (threads.iter())
-                .map(|(number, name, time)| (key(number, name), *time))
+        let of = |threads: &[(&str, u64)]| -> Running {
+            let threads = threads.iter();
+            threads
+                .map(|(number, time)| (number.to_string(), *time))
                 .collect()
         };
-        let before = of(&[(&caller, "host", 5_000), ("2", "llvmpipe-0", 1_000)]);
-        let after = of(&[
-            (&caller, "host", 7_000),
-            ("2", "llvmpipe-0", 4_000),
-            ("3", "llvmpipe-1", 500),
-            ("4", "wgpu", 250),
-        ]);
-        assert_eq!(since(&before, &after), [2.0, 0.25, 3.5]);
-        assert_eq!(less([3.0, 2.0, 1.0], [1.0, 0.5, 0.0], 2.0), [1.0, 1.0, 1.0]);
+        let before = of(&[(&caller, 5_000), ("2", 1_000)]);
+        let after = of(&[(&caller, 7_000), ("2", 4_000), ("3", 250)]);
+        assert_eq!(since(&before, &after), [2.0, 3.25]);
+        assert_eq!(less([3.0, 2.0], [1.0, 0.5], 2.0), [1.0, 1.0]);
     }
 }
