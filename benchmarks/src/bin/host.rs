@@ -50,6 +50,10 @@ const TURN: u32 = 5;
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
+    ensure!(
+        options.elements > 0 && options.tensors.iter().all(|tensors| *tensors > 0),
+        "0 tensors, or tensors of 0 elements, take no time"
+    );
     let device = options.device.device()?.autodiff();
     println!(
         "{}, tensors of {} elements, medians of {} runs, microseconds a tensor\n",
@@ -151,7 +155,8 @@ fn since(before: &Running, after: &Running) -> Times {
     let caller = std::process::id().to_string();
     let mut times = [0.0; 2];
     for (thread, time) in after {
-        let taken = time - before.get(thread).copied().unwrap_or(0);
+        // The number may be another thread's by now.
+        let taken = time.saturating_sub(before.get(thread).copied().unwrap_or(0));
         times[usize::from(*thread != caller)] += taken as f64 / 1e3;
     }
     times
