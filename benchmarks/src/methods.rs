@@ -64,9 +64,9 @@ pub fn measure(
 }
 
 /// What takes a step of plain SGD, and one of each method, each time with a model of its own.
-pub fn steps<'a, M: Module + 'a>(
+pub fn steps<'a, 'b, M: Module + 'a>(
     module: &M,
-    methods: &[SamConfig],
+    methods: impl Iterator<Item = &'b SamConfig>,
     loss: &'a dyn Fn(&M) -> Tensor<1>,
 ) -> Vec<Box<dyn FnMut() + 'a>> {
     const LR: f64 = 1e-6;
@@ -81,9 +81,7 @@ pub fn steps<'a, M: Module + 'a>(
             steps.minimize(&mut optim, LR, now, loss).0
         })
     };
-    core::iter::once(sgd)
-        .chain(methods.iter().map(of))
-        .collect()
+    core::iter::once(sgd).chain(methods.map(of)).collect()
 }
 
 fn in_place<'a, M: Module + 'a>(
@@ -132,8 +130,7 @@ impl<F: Fn(&str) -> bool> Steps<'_, F> {
         ];
         methods.retain(|(name, _)| (self.is_wanted)(name));
         let (device, runs) = (self.device, self.runs);
-        let configs: Vec<_> = methods.iter().map(|(_, sam)| sam.clone()).collect();
-        let mut turns = steps(module, &configs, &loss);
+        let mut turns = steps(module, methods.iter().map(|(_, sam)| sam), &loss);
         let mut times: Vec<Vec<Duration>> = turns.iter().map(|_| Vec::new()).collect();
         for round in 0..WARM_UP + runs {
             for (step, times) in turns.iter_mut().zip(&mut times) {

@@ -87,11 +87,10 @@ fn measure(
         ("`auto_two_pass`", 2.0, SamConfig::auto_two_pass()),
     ];
     let module = Vectors::new(tensors, options.elements, device);
-    let configs: Vec<_> = methods.iter().map(|(.., sam)| sam.clone()).collect();
     let loss = |module: &Vectors| module.loss();
     let pass = || drop(loss(&module).backward());
     let mut turns: Vec<Box<dyn FnMut()>> = vec![Box::new(pass)];
-    turns.extend(steps(&module, &configs, &loss));
+    turns.extend(steps(&module, methods.iter().map(|(.., sam)| sam), &loss));
 
     let mut times = vec![Vec::new(); turns.len()];
     for round in 0..WARM_UP + options.runs {
