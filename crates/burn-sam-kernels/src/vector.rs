@@ -2,6 +2,7 @@ use std::borrow::Cow;
 
 use burn::tensor::{Device, FloatDType, Tensor};
 
+use crate::internals::WITHOUT_KERNELS;
 use crate::part::Part;
 
 /// A vector of the weights' size: a tensor for each of some parameters, which are told apart by their places in the
@@ -160,15 +161,19 @@ pub(crate) fn beside<'a>(
     }
 }
 
-/// The value of a tensor of shape `[1]`, if it can be had without waiting for a device: on the CPU backends that have
-/// kernels here.
-pub fn known(value: &Tensor<1>) -> Option<f64> {
+/// The values of a tensor, if they can be had without waiting for a device: on the CPU backends that have kernels here.
+pub fn known(values: &Tensor<1>) -> Option<Vec<f64>> {
+    if WITHOUT_KERNELS.get() {
+        return None;
+    }
     #[allow(unreachable_patterns)]
-    match value.device().as_dispatch() {
+    match values.device().as_dispatch() {
         #[cfg(feature = "flex")]
-        burn::backend::DispatchDevice::Flex(_) => value.clone().into_data().iter::<f64>().next(),
+        burn::backend::DispatchDevice::Flex(_) => Some(values.clone().into_data().iter().collect()),
         #[cfg(feature = "ndarray")]
-        burn::backend::DispatchDevice::NdArray(_) => value.clone().into_data().iter::<f64>().next(),
+        burn::backend::DispatchDevice::NdArray(_) => {
+            Some(values.clone().into_data().iter().collect())
+        }
         _ => None,
     }
 }

@@ -159,7 +159,7 @@ fn no_file_imports_itself_by_way_of_others() {
 /// sequence of a step know no method by name.
 #[test]
 fn parts_know_neither_modules_nor_one_another() {
-    let helpers = ["check", "keep", "scalar"];
+    let helpers = ["check", "keep", "number"];
     let mut parts = 0;
     for (module, imports) in imports() {
         if let [method, kind, part] = &module[..]

@@ -9,8 +9,8 @@ mod between;
 mod check;
 mod descent;
 mod keep;
+mod number;
 mod radius;
-mod scalar;
 
 use burn::module::{ParamGroup, ParamId};
 use burn_sam_kernels::Vector;
@@ -23,9 +23,9 @@ pub use between::Between;
 pub use descent::Descent;
 pub(crate) use descent::{Alone, Of};
 pub(crate) use keep::{How, Keep};
+pub(crate) use number::{Flag, Number, beside};
 pub use radius::Radius;
 pub(crate) use radius::{At, Factor, Needs, Pace, Seen};
-pub(crate) use scalar::{beside, is_not_finite, set_where};
 
 /// The settings: what each is, its name, its type and its default.
 macro_rules! settings {
@@ -330,19 +330,24 @@ pub(crate) mod tests {
     use burn::tensor::{DType, Device, Tensor, TensorData};
     use burn_sam_kernels::{Part, Vector};
 
+    use super::number::Number;
+
     /// Values of shape `[values]`, in f64.
     pub(crate) fn numbers(values: &[f64]) -> Tensor<1> {
         let data = TensorData::new(values.to_vec(), [values.len()]);
         Tensor::from_data(data, (&Device::flex(), DType::F64))
     }
 
-    pub(crate) fn number(value: f64) -> Tensor<1> {
-        numbers(&[value])
+    pub(crate) fn read(number: Number) -> f64 {
+        match number {
+            Number::Host(value) => value,
+            Number::Device(value) => value.into_data().iter().next().unwrap(),
+        }
     }
 
-    pub(crate) fn read(value: Tensor<1>) -> f64 {
-        value.into_data().iter().next().unwrap()
-    }
+    /// Where a number can be.
+    pub(crate) const PLACES: [fn(f64) -> Number; 2] =
+        [Number::Host, |value| Number::Device(numbers(&[value]))];
 
     /// A vector of one parameter.
     pub(crate) fn vector(values: &[f64]) -> Vector {

@@ -3,13 +3,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Bool, Tensor};
-use burn_sam_kernels::portable::is_no_norm;
-use burn_sam_kernels::{Instead, Part, Vector, known};
+use burn_sam_kernels::{Instead, Part, Vector};
 
 use super::climb::Way;
 use super::survey::Survey;
 use super::walk;
-use crate::method::{Method, Of, beside, set_where};
+use crate::method::{Flag, Method, Number, Of, beside};
 
 /// What the descent knows of the gradients g at w.
 #[derive(Clone, Debug)]
@@ -46,10 +45,10 @@ pub(crate) fn descend<M: Module>(
     at_w: AtW,
     climbed: Option<M>,
     h: Vector,
-) -> (Vector, Option<Tensor<1>>) {
-    let ratio = |gg: &Tensor<1>, hh: &Tensor<1>| {
+) -> (Vector, Option<Number>) {
+    let ratio = |gg: &Number, hh: &Number| {
         let needed = method.needs().losses;
-        needed.then(|| (hh.clone() / gg.clone()).sqrt())
+        needed.then(|| (hh / gg).sqrt())
     };
     match method.descent.way().of() {
         Of::Both(coefficients) => weigh(coefficients, at_w, climbed.is_some(), h, ratio),
@@ -61,69 +60,74 @@ pub(crate) fn descend<M: Module>(
 
 /// x h + y g; h where g is not finite, and g where the climb went over an edge.
 fn weigh(
-    coefficients: impl FnOnce([Tensor<1>; 3]) -> [Tensor<1>; 2],
+    coefficients: impl FnOnce([Number; 3]) -> [Number; 2],
     at_w: AtW,
     is_rescued: bool,
     h: Vector,
-    ratio: impl FnOnce(&Tensor<1>, &Tensor<1>) -> Option<Tensor<1>>,
-) -> (Vector, Option<Tensor<1>>) {
+    ratio: impl FnOnce(&Number, &Number) -> Option<Number>,
+) -> (Vector, Option<Number>) {
     let both = (at_w.grads).and_then(|g| g.products(&h).map(|products| (g, products)));
-    let Some((g, [gg, gh, hh])) = both else {
+    let Some((g, products)) = both else {
         return (h, None);
     };
+    let [gg, gh, hh] = products.map(Number::of);
     let ratio = ratio(&gg, &hh);
-    let refused = is_no_norm(gg.clone());
-    let over_the_edge = is_rescued.then(|| over_the_edge(gg.clone(), hh.clone()));
-    let coefficients = coefficients([gg, gh, hh]);
-    let mut coefficients = set_where(coefficients, &refused, [1.0, 0.0]);
+    let refused = is_no_norm(&gg);
+    let over_the_edge = is_rescued.then(|| over_the_edge(&gg, &hh));
+    let [mut x, mut y] = coefficients([gg, gh, hh]);
+    (x, y) = (x.or_if(refused.clone(), 1.0), y.or_if(refused, 0.0));
     if let Some(over_the_edge) = over_the_edge {
-        coefficients = set_where(coefficients, &over_the_edge, [0.0, 1.0]);
+        (x, y) = (
+            x.or_if(over_the_edge.clone(), 0.0),
+            y.or_if(over_the_edge, 1.0),
+        );
     }
-    let [x, y] = coefficients;
     (h.combine(x, &[(&g, y)]), ratio)
 }
 
 /// h, perhaps shortened; g where the climb went over an edge.
 fn limit<M: Module>(
-    share: Option<fn(&Tensor<1>, &Tensor<1>) -> Tensor<1>>,
+    share: Option<fn(&Number, &Number) -> Number>,
     survey: &Survey,
     at_w: AtW,
     climbed: Option<M>,
     h: Vector,
-    ratio: impl FnOnce(&Tensor<1>, &Tensor<1>) -> Option<Tensor<1>>,
-) -> (Vector, Option<Tensor<1>>) {
+    ratio: impl FnOnce(&Number, &Number) -> Option<Number>,
+) -> (Vector, Option<Number>) {
     let kept = at_w.grads;
     let norms = match &at_w.way {
         Some(way) => h.squared_norm().map(|hh| (way.squared_norm.clone(), hh)),
         None => (kept.as_ref().and_then(|kept| kept.products(&h))).map(|[gg, _, hh]| (gg, hh)),
     };
-    let Some((gg, hh)) = norms else {
+    let Some((gg, norm)) = norms else {
         return (h, None);
     };
-    let gg = beside(gg, &hh);
+    let [gg, hh] = [beside(gg, &norm), norm.clone()].map(Number::of);
     let ratio = ratio(&gg, &hh);
+    let share = share.map(|share| share(&gg, &hh).or_if(is_no_norm(&hh), 1.0));
+    let shortened = |h: Vector, share: Option<Number>| match share {
+        None | Some(Number::Host(1.0)) => h,
+        Some(share) => h.scaled(share),
+    };
+    let over_the_edge = || over_the_edge(&gg, &hh);
     // Where reading waits for nothing, most steps are done here.
-    if let (Some(gg), Some(hh)) = (known(&gg), known(&hh))
-        && hh.is_finite()
-        && (share.is_none() || hh <= gg)
-    {
-        return (h, ratio);
+    if hh.host().is_some() && matches!(over_the_edge(), Flag::Host(false)) {
+        return (shortened(h, share), ratio);
     }
-    let share = share.map(|share| share(&gg, &hh).mask_fill(is_no_norm(hh.clone()), 1.0));
+    let on_device = |share: Option<Number>| share.map(|share| Number::tensor([share], &norm));
     // Other workers would read off another g.
     let is_readable = at_w.is_only_way && !survey.is_distributed;
     let descent = match (climbed, kept, at_w.way) {
         (Some(_), Some(g), _) => {
-            let instead = Instead::Vector(&g.padded(&h));
-            h.scaled_or(share, over_the_edge(gg, hh), instead)
+            let flag = over_the_edge().tensor(&norm.device());
+            let g = g.padded(&h);
+            h.scaled_or(on_device(share), flag, Instead::Vector(&g))
         }
         (Some(climbed), None, Some(way)) if is_readable => {
-            restored(survey, climbed, h, way, share, over_the_edge(gg, hh))
+            let flag = over_the_edge().tensor(&norm.device());
+            restored(survey, climbed, h, way, on_device(share), flag)
         }
-        _ => match share {
-            Some(share) => h.scaled(share),
-            None => h,
-        },
+        _ => shortened(h, share),
     };
     (descent, ratio)
 }
@@ -173,6 +177,11 @@ pub(crate) fn by_value(vector: Vector, value: impl Fn(usize) -> f64) -> Vec<(f64
 }
 
 /// Whether the climb went over an edge, of the squared norms of g and h.
-fn over_the_edge(gg: Tensor<1>, hh: Tensor<1>) -> Tensor<1, Bool> {
-    is_no_norm(gg).bool_not().bool_and(is_no_norm(hh))
+fn over_the_edge(gg: &Number, hh: &Number) -> Flag {
+    is_no_norm(gg).not().and(is_no_norm(hh))
+}
+
+/// Whether a squared norm is not finite.
+fn is_no_norm(norm: &Number) -> Flag {
+    norm.is_nan().or(norm.is(f64::INFINITY))
 }

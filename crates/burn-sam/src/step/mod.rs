@@ -14,7 +14,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 use burn_sam_kernels::Vector;
 
-use crate::method::{Direction, From, Method, Of, OnePass, Seen, beside};
+use crate::method::{Direction, From, Method, Number, Of, OnePass, Seen, beside};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
 pub(crate) use memory::Memory;
@@ -98,7 +98,7 @@ pub(crate) struct Taken<T> {
     /// How much the loss has risen from w to the only pass, estimated.
     rise: Option<Tensor<1>>,
     /// |h| / |g|, if it is known.
-    ratio: Option<Tensor<1>>,
+    ratio: Option<Number>,
 }
 
 impl<T> Taken<T> {
@@ -130,7 +130,7 @@ fn handed<M: Module>(
     memory: &Memory,
     descent: Vector,
     found: Option<Vector>,
-    length: Option<Tensor<1>>,
+    length: Option<Number>,
 ) -> GradientsParams {
     let mut grads = register(module, descent);
     if let Some(found) = found {

@@ -9,7 +9,7 @@ use burn_sam_kernels::{Part, Vector, known};
 use super::descent::by_value;
 use super::memory::{Memory, Slot};
 use super::walk::{Leaf, each, each_with_path, replace};
-use crate::method::{How, Method, Seen, beside, is_not_finite, set_where};
+use crate::method::{How, Method, Number, Seen, beside};
 
 /// Reports: registered with the gradients, under ids of their own.
 impl Memory {
@@ -45,24 +45,24 @@ impl Memory {
         method: &Method,
         h: Vector,
         hh: Option<Tensor<1>>,
-    ) -> (Vector, Option<Tensor<1>>) {
+    ) -> (Vector, Option<Number>) {
         let (Some(alone), Some(kept)) = (method.alone(), &self.length) else {
             return (h, None);
         };
         let Some(hh) = hh.or_else(|| h.squared_norm()) else {
             return (h, None);
         };
-        let kept = kept.val();
-        let of_h = beside(hh.sqrt(), &kept);
+        let of_h = Number::of(beside(hh.sqrt(), &kept.val()));
+        let kept = Number::of(kept.val());
         let share = (alone.share)(&kept, &of_h);
         let length = (alone.report)(&kept, &of_h);
         (h.scaled(share), Some(length))
     }
 
     /// Hands the length of a step's gradients to the update, with the gradients.
-    pub(super) fn report_length(&self, grads: &mut GradientsParams, length: Tensor<1>) {
+    pub(super) fn report_length(&self, grads: &mut GradientsParams, length: Number) {
         if let Some(kept) = &self.length {
-            let report = Tensor::cat(vec![length.clone(), length.ones_like()], 0);
+            let report = Number::tensor([length, Number::Host(1.0)], &kept.val());
             grads.register(kept.id, report);
         }
     }
@@ -108,9 +108,10 @@ impl Memory {
         if let (Some(length), Some(alone)) = (&mut self.length, method.alone())
             && let Some(report) = reports.length
         {
-            let [sum, count] = [0, 1].map(|index| report.clone().narrow(0, index, 1));
-            let mean = beside(sum / count, &length.val());
-            *length = Param::initialized(length.id, (alone.next)(length.val(), mean));
+            let kept = length.val();
+            let [sum, count] = Number::all(beside(report, &kept));
+            let next = (alone.next)(Number::of(kept.clone()), sum / count);
+            *length = Param::initialized(length.id, Number::tensor([next], &kept));
         }
         self.remark(method);
         self.is_under_way = true;
@@ -146,12 +147,12 @@ impl Memory {
 
     /// Says once what there is to say of the state, where reading it waits for nothing.
     fn remark(&mut self, method: &Method) {
-        let Some(state) = &self.state else { return };
-        if self.told_state || known(&state.val().narrow(0, 0, 1)).is_none() {
+        let Some(state) = self.state.as_ref().filter(|_| !self.told_state) else {
             return;
-        }
-        let state: Vec<f64> = state.val().into_data().iter().collect();
-        if let Some(remark) = method.radius.law().remark(&state) {
+        };
+        if let Some(state) = known(&state.val())
+            && let Some(remark) = method.radius.law().remark(&state)
+        {
             log::warn!("{remark}");
             self.told_state = true;
         }
@@ -172,8 +173,8 @@ impl Memory {
         let Some(squares) = found.squared_norm() else {
             return;
         };
-        let refused = is_not_finite(&squares);
-        let share = share.to_device(&squares.device()).cast(squares.dtype());
+        let share = Number::of(beside(share, &squares));
+        let refused = Number::of(squares).is_not_finite();
         let is_fresh: Vec<bool> = self.slots.iter().map(|slot| slot.is_fresh).collect();
         let places: Vec<usize> = self.slots.iter().map(|slot| slot.place).collect();
         let index = |place: usize| places.binary_search(&place).expect("a slot's place");
@@ -182,8 +183,8 @@ impl Memory {
                 true => (0.0, 1.0),
                 false => (decay, 1.0 - decay),
             };
-            let coefficients = [share.ones_like() * old, share.clone().recip() * new];
-            let [x, y] = set_where(coefficients, &refused, [1.0, 0.0]);
+            let x = Number::Host(old).or_if(refused.clone(), 1.0);
+            let y = (new / share.clone()).or_if(refused.clone(), 0.0);
             let means = means
                 .clone()
                 .filtered(|place| is_fresh[index(place)] == fresh);

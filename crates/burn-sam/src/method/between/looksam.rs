@@ -10,7 +10,7 @@ use burn_sam_kernels::Vector;
 use super::way::Way;
 use crate::method::check;
 use crate::method::keep::{How, Keep};
-use crate::method::scalar::{is_not_finite, length_limit, or_zero, set_where};
+use crate::method::number::{Number, length_limit};
 
 pub(super) struct Looksam {
     pub(super) alpha: f64,
@@ -30,26 +30,29 @@ impl Way for Looksam {
         let Some(v) = kept.map(|v| v.padded(&g)) else {
             return g;
         };
-        let Some([gg, gv, vv]) = g.products(&v) else {
+        let Some(products) = g.products(&v) else {
             return g;
         };
-        let scale = or_zero((gg.clone() / vv.clone()).sqrt() * self.alpha);
+        let [gg, gv, vv] = products.map(Number::of);
+        let scale = (&gg / &vv).sqrt() * self.alpha;
+        let refused = scale.is_not_finite();
+        let scale = scale.or_if(refused, 0.0);
         let share = match is_limited {
             true => {
-                let changed = gg.clone() + (gv * 2.0 + vv * scale.clone()) * scale.clone();
+                let changed = &gg + (gv * 2.0 + vv * &scale) * &scale;
                 length_limit(&gg, &changed)
             }
-            false => scale.ones_like(),
+            false => Number::Host(1.0),
         };
         g.combine(share.clone(), &[(&v, share * scale)])
     }
 
     /// v, or zero where it is not finite.
     fn report(&self, g: &Vector, h: &Vector) -> Option<Vector> {
-        let [gg, gh, _] = g.products(h)?;
+        let [gg, gh, _] = g.products(h)?.map(Number::of);
         let along = gh / gg;
-        let refused = is_not_finite(&along);
-        let [x, y] = set_where([along.ones_like(), along.neg()], &refused, [0.0, 0.0]);
+        let refused = along.is_not_finite();
+        let [x, y] = [Number::Host(1.0), -along].map(|number| number.or_if(refused.clone(), 0.0));
         let of_both = h.clone().filtered(|place| g.get(place).is_some());
         Some(of_both.combine(x, &[(g, y)]))
     }

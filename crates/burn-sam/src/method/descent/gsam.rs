@@ -6,6 +6,7 @@
 
 use super::way::{Of, Way};
 use crate::method::check;
+use crate::method::number::Number;
 
 pub(super) struct Gsam {
     pub(super) alpha: f64,
@@ -20,10 +21,8 @@ impl Way for Gsam {
         let alpha = self.alpha;
         Of::Both(Box::new(move |[_, gh, hh]| {
             // Of an h of zero, nothing is to be taken away.
-            let along = gh / hh;
-            let along = along.clone().mask_fill(along.is_nan(), 0.0);
-            let less = along.ones_like() * -alpha;
-            [along * alpha + 1.0, less]
+            let along = (gh / hh).or(0.0);
+            [along * alpha + 1.0, Number::Host(-alpha)]
         }))
     }
 }
@@ -31,7 +30,7 @@ impl Way for Gsam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{number, read};
+    use crate::method::tests::{PLACES, read};
 
     #[test]
     fn the_orthogonal_part_of_g_is_taken_away() {
@@ -39,11 +38,13 @@ mod tests {
         let Of::Both(of) = Gsam { alpha: 0.1 }.of() else {
             panic!("of both")
         };
-        let [x, y] = of([5.0, 2.0, 4.0].map(number)).map(read);
-        let along = |g: f64, h: f64| x * h + y * g;
-        assert!((along(1.0, 2.0) - 2.0).abs() < 1e-12);
-        assert!((along(2.0, 0.0) + 0.2).abs() < 1e-12);
-        let [x, _] = of([5.0, 0.0, 0.0].map(number)).map(read);
-        assert_eq!(x, 1.0);
+        for number in PLACES {
+            let [x, y] = of([5.0, 2.0, 4.0].map(number)).map(read);
+            let along = |g: f64, h: f64| x * h + y * g;
+            assert!((along(1.0, 2.0) - 2.0).abs() < 1e-12);
+            assert!((along(2.0, 0.0) + 0.2).abs() < 1e-12);
+            let [x, _] = of([5.0, 0.0, 0.0].map(number)).map(read);
+            assert_eq!(x, 1.0);
+        }
     }
 }

@@ -8,10 +8,8 @@
 //!
 //! which begins with the first |h|.
 
-use burn::tensor::Tensor;
-
 use super::way::{Alone, Of, Way};
-use crate::method::scalar::{known_or, length_limit};
+use crate::method::number::{Number, length_limit};
 
 pub(super) struct Limited;
 
@@ -24,62 +22,62 @@ impl Way for Limited {
         Some(Alone {
             share,
             report: |m, h| {
-                let most = known_or(m.clone(), h) * 1.5;
+                let most = m.clone().or(h) * 1.5;
                 // One that is not finite counts as the longest.
-                let unknown = h.clone().is_finite().bool_not();
-                h.clone().mask_where(unknown, most.clone()).min_pair(most)
+                (h.clone().or_if(h.is_not_finite(), &most)).min(most)
             },
-            next: |m, h| known_or(m, &h) * 0.9 + h * 0.1,
+            next: |m, h| m.or(&h) * 0.9 + h * 0.1,
         })
     }
 }
 
 /// min(1, m / (2 |h|)), with the first |h| in the place of an m that is not known; all of an h of 0, or one that is not
 /// finite.
-fn share(m: &Tensor<1>, h: &Tensor<1>) -> Tensor<1> {
-    let share = (known_or(m.clone(), h) / h.clone() * 0.5).clamp_max(1.0);
-    let as_it_is = share
-        .clone()
-        .is_nan()
-        .bool_or(h.clone().is_finite().bool_not());
-    share.mask_fill(as_it_is, 1.0)
+fn share(m: &Number, h: &Number) -> Number {
+    let share = (m.clone().or(h) / h * 0.5).at_most(1.0);
+    let as_it_is = share.is_nan().or(h.is_not_finite());
+    share.or_if(as_it_is, 1.0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{number, read};
+    use crate::method::tests::{PLACES, read};
 
     #[test]
     fn a_long_h_is_shortened_and_a_short_one_stays() {
-        let share = |gg, hh| read(length_limit(&number(gg), &number(hh)));
-        assert_eq!(share(4.0, 16.0), 0.5);
-        assert_eq!(share(16.0, 4.0), 1.0);
-        // Nothing to compare with.
-        assert_eq!(share(0.0, 4.0), 1.0);
+        for number in PLACES {
+            let share = |gg, hh| read(length_limit(&number(gg), &number(hh)));
+            assert_eq!(share(4.0, 16.0), 0.5);
+            assert_eq!(share(16.0, 4.0), 1.0);
+            // Nothing to compare with.
+            assert_eq!(share(0.0, 4.0), 1.0);
+        }
     }
 
     #[test]
     fn without_g_it_is_half_of_what_it_usually_is() {
         let alone = Limited.alone().unwrap();
-        let share = |m, h| read((alone.share)(&number(m), &number(h)));
-        assert_eq!(
-            [share(4.0, 8.0), share(4.0, 1.0), share(4.0, 0.0)],
-            [0.25, 1.0, 1.0]
-        );
-        assert_eq!(
-            [share(f64::NAN, 8.0), share(4.0, f64::INFINITY)],
-            [0.5, 1.0]
-        );
-        let next = |m, h| {
-            let report = (alone.report)(&number(m), &number(h));
-            read((alone.next)(number(m), report))
-        };
-        assert!((next(4.0, 2.0) - 3.8).abs() < 1e-12);
-        // No more than 1.5 of it, whatever h is.
-        for h in [100.0, f64::INFINITY, f64::NAN] {
-            assert!((next(4.0, h) - 4.2).abs() < 1e-12);
+        for number in PLACES {
+            let share = |m, h| read((alone.share)(&number(m), &number(h)));
+            assert_eq!(
+                [share(4.0, 8.0), share(4.0, 1.0), share(4.0, 0.0)],
+                [0.25, 1.0, 1.0]
+            );
+            assert_eq!(
+                [share(f64::NAN, 8.0), share(4.0, f64::INFINITY)],
+                [0.5, 1.0]
+            );
+            let next = |m, h| {
+                let report = (alone.report)(&number(m), &number(h));
+                read((alone.next)(number(m), report))
+            };
+            assert!((next(4.0, 2.0) - 3.8).abs() < 1e-12);
+            // No more than 1.5 of it, whatever h is.
+            for h in [100.0, f64::INFINITY, f64::NAN] {
+                assert!((next(4.0, h) - 4.2).abs() < 1e-12);
+            }
+            assert_eq!(next(f64::NAN, 2.0), 2.0);
         }
-        assert_eq!(next(f64::NAN, 2.0), 2.0);
     }
 }

@@ -1,9 +1,9 @@
 //! What a descent is made of.
 
-use burn::tensor::Tensor;
 use burn_sam_kernels::Vector;
 
 use crate::method::keep::Keep;
+use crate::method::number::Number;
 
 /// What a descent is.
 pub(crate) trait Way {
@@ -34,12 +34,12 @@ pub(crate) trait Way {
 /// What is made of gradients h of which there are none at w: a share, given what is kept of those before.
 #[derive(Clone, Copy)]
 pub(crate) struct Alone {
-    /// Of what is kept, of shape `[1]` and NaN at first, and |h|.
-    pub(crate) share: fn(kept: &Tensor<1>, h: &Tensor<1>) -> Tensor<1>,
+    /// Of what is kept, NaN at first, and |h|.
+    pub(crate) share: fn(kept: &Number, h: &Number) -> Number,
     /// What is reported of |h|, so that a mean can be taken over micro-batches and devices.
-    pub(crate) report: fn(kept: &Tensor<1>, h: &Tensor<1>) -> Tensor<1>,
+    pub(crate) report: fn(kept: &Number, h: &Number) -> Number,
     /// What is kept after a step, of what was and that mean.
-    pub(crate) next: fn(kept: Tensor<1>, mean: Tensor<1>) -> Tensor<1>,
+    pub(crate) next: fn(kept: Number, mean: Number) -> Number,
 }
 
 /// What is made of the gradients g at w and h at w + e(w).
@@ -47,7 +47,7 @@ pub(crate) enum Of {
     /// h.
     Climbed,
     /// A share of h, which is the least where h is long: of |g|² and |h|². Of g, no more need be known.
-    Lengths(fn(gg: &Tensor<1>, hh: &Tensor<1>) -> Tensor<1>),
+    Lengths(fn(gg: &Number, hh: &Number) -> Number),
     /// x h + y g, with x and y made of <g, g>, <g, h> and <h, h>.
-    Both(Box<dyn Fn([Tensor<1>; 3]) -> [Tensor<1>; 2]>),
+    Both(Box<dyn Fn([Number; 3]) -> [Number; 2]>),
 }

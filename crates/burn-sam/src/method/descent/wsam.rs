@@ -11,7 +11,7 @@ use burn_sam_kernels::Vector;
 use super::way::{Of, Way};
 use crate::method::check;
 use crate::method::keep::{How, Keep};
-use crate::method::scalar::{is_not_finite, set_where};
+use crate::method::number::Number;
 
 pub(super) struct Wsam {
     pub(super) gamma: f64,
@@ -36,9 +36,7 @@ impl Way for Wsam {
 
     fn of(&self) -> Of {
         let a = if self.decoupled { 0.0 } else { self.a() };
-        Of::Both(Box::new(move |[gg, ..]| {
-            [gg.ones_like() * a, gg.ones_like() * (1.0 - a)]
-        }))
+        Of::Both(Box::new(move |_| [a, 1.0 - a].map(Number::Host)))
     }
 
     /// h - g, or nothing where one of them is not finite.
@@ -46,10 +44,9 @@ impl Way for Wsam {
         if !self.decoupled {
             return None;
         }
-        let [gg, _, hh] = g.products(h)?;
-        let refused = is_not_finite(&(gg.clone() + hh));
-        let [x, y] = [gg.ones_like(), gg.ones_like().neg()];
-        let [x, y] = set_where([x, y], &refused, [0.0, 0.0]);
+        let [gg, _, hh] = g.products(h)?.map(Number::of);
+        let refused = (gg + hh).is_not_finite();
+        let [x, y] = [1.0, -1.0].map(|one| Number::Host(one).or_if(refused.clone(), 0.0));
         let of_both = h.clone().filtered(|place| g.get(place).is_some());
         Some(of_both.combine(x, &[(g, y)]))
     }
@@ -58,7 +55,7 @@ impl Way for Wsam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{number, read, values, vector};
+    use crate::method::tests::{read, values, vector};
 
     #[test]
     fn a_gamma_of_two_thirds_counts_sharpness_twice() {
@@ -69,13 +66,13 @@ mod tests {
         let Of::Both(of) = wsam(false).of() else {
             panic!("of both")
         };
-        let [x, y] = of([1.0; 3].map(number)).map(read);
+        let [x, y] = of([1.0; 3].map(Number::Host)).map(read);
         assert!((x - 2.0).abs() < 1e-12 && (y + 1.0).abs() < 1e-12);
 
         let Of::Both(of) = wsam(true).of() else {
             panic!("of both")
         };
-        assert_eq!(of([1.0; 3].map(number)).map(read), [0.0, 1.0]);
+        assert_eq!(of([1.0; 3].map(Number::Host)).map(read), [0.0, 1.0]);
         let (g, h) = (vector(&[1.0, 2.0]), vector(&[4.0, 1.0]));
         let moves = wsam(true).report(&g, &h).unwrap();
         assert_eq!(values(&moves), [3.0, -1.0]);

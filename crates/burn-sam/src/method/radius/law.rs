@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::method::scalar::beside;
+use crate::method::number::{Number, beside};
 
 /// What a law for rho is.
 pub(crate) trait Law {
@@ -68,13 +68,13 @@ pub(crate) struct Needs {
     pub(crate) losses: bool,
 }
 
-/// What a step has seen, each of shape `[1]`.
+/// What a step has seen.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// The losses at w and at w + e(w).
     pub(crate) losses: [Tensor<1>; 2],
     /// |h| / |g|, if both are known.
-    pub(crate) ratio: Option<Tensor<1>>,
+    pub(crate) ratio: Option<Number>,
 }
 
 /// Where a training is.

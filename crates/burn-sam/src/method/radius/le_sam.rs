@@ -63,7 +63,8 @@ impl Law for LeSam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{number, read};
+    use crate::method::number::Number;
+    use crate::method::tests::{numbers, read};
 
     #[test]
     fn a_long_gradient_climbs_less() {
@@ -74,7 +75,8 @@ mod tests {
         };
         let rho = |anneal, steps, squared_norm| {
             let law = LeSam { sigma: 3.0, anneal };
-            2.0 * read(law.by_length(at(steps)).unwrap()(&number(squared_norm)))
+            let squared_norm = numbers(&[squared_norm]);
+            2.0 * read(Number::of(law.by_length(at(steps)).unwrap()(&squared_norm)))
         };
         assert_eq!(rho(None, 9, 36.0), 0.5);
         // No farther than rho, which is what a gradient of nothing gets.

@@ -101,7 +101,8 @@ pub enum Radius {
     /// The rule does not depend on the loss's scale, but the scale must stay.
     ///
     /// Rho and the means are on the device, and nothing is read back. With gradient accumulation or several
-    /// devices, the losses are means over them, and there is one rho.
+    /// devices, the losses are means over them, and there is one rho; a micro-batch whose loss at w is not finite
+    /// leaves the step out.
     ///
     /// With MSAM a step has no loss at w. Where the slope along the last update is about nothing at w, the loss has risen
     /// by half of what the slope at w + e(w) says, (1/2) <h, e>, which is taken for L' - L. Rho is then between 1e-4 and

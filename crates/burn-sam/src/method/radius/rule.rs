@@ -15,7 +15,7 @@ use burn::tensor::Tensor;
 
 use super::law::{Law, Needs, Pace, Seen};
 use crate::method::check;
-use crate::method::scalar::{beside, is_not_finite};
+use crate::method::number::{Flag, Number, beside};
 
 pub(super) struct Rule {
     pub(super) rise: f64,
@@ -25,8 +25,6 @@ pub(super) struct Rule {
 const LOOK: usize = 20;
 /// Of r.
 const BOUND: f64 = 3.0;
-/// Rho, L, L' and L_0, which is below 0 once a loss was; and r.
-const STATE: usize = 5;
 
 impl Law for Rule {
     fn check(&self, rho: f64) -> Result<(), String> {
@@ -57,91 +55,33 @@ impl Law for Rule {
     }
 
     fn former(&self) -> usize {
-        STATE - 1
+        4
     }
 
-    /// Sums in the places of the state, and how many there are of each.
+    /// The losses, the ratio, and that this is one of so many.
     fn report(&self, state: &Tensor<1>, Seen { losses, ratio }: Seen) -> Option<Tensor<1>> {
-        let [at_w, climbed] = losses.map(|loss| mean(beside(loss, state)));
-        let ratio = match ratio {
-            Some(ratio) => beside(ratio, state).clamp_max(10.0 * BOUND),
-            // Without a g there is nothing to compare with.
-            None => at_w.clone() * f64::NAN,
-        };
-        let of = |climbed: &Tensor<1>| {
-            let [w, ratio] = [&at_w, &ratio].map(Tensor::clone);
-            Tensor::cat(vec![w.clone(), w.clone(), climbed.clone(), w, ratio], 0)
-        };
-        // A climbed loss that is not finite counts, but not where that at w is not.
-        let unknown = is_not_finite(&of(&at_w));
-        let sums = of(&climbed).mask_fill(unknown.clone(), 0.0);
-        Some(Tensor::cat(
-            vec![sums, unknown.bool_not().float().cast(state.dtype())],
-            0,
-        ))
+        let [at_w, climbed] = losses.map(|loss| Number::of(beside(mean(loss), state)));
+        // Without a g there is nothing to compare with.
+        let ratio = ratio
+            .unwrap_or(Number::Host(f64::NAN))
+            .at_most(10.0 * BOUND);
+        let report = [at_w, climbed, ratio, Number::Host(1.0)];
+        Some(Number::tensor(report, state))
     }
 
     fn next(&self, state: Tensor<1>, report: Tensor<1>, pace: Pace) -> Tensor<1> {
-        let (decay, speed) = match pace.every_step {
-            true => (0.9, 0.1),
-            false => (0.7, 0.3),
-        };
-        let (least, most) = match (pace.adaptive, pace.one_pass) {
-            (false, false) => (1e-4, 3.0),
-            (true, false) => (1e-3, 30.0),
-            (false, true) => (1e-4, 20.0),
-            (true, true) => (1e-3, 200.0),
-        };
-        let report = beside(report, &state);
-        let seen = report.clone().narrow(0, 0, STATE) / report.narrow(0, STATE, STATE);
-        let unknown = state.clone().is_nan();
-        let known = state.clone().mask_where(unknown, seen.clone());
-        let [at_w, climbed] = parts(&seen, [1, 2]);
-        let [rho, mean, first] = parts(&known, [0, 1, 3]);
-
-        let scale = mean.max_pair(first.clone());
-        let negative = (at_w.clone().lower_elem(0.0)).bool_and(climbed.clone().lower_elem(0.0));
-        let outlier = at_w.clone().greater(scale.clone() * 3.0);
-        // Whatever is not below it, is it: infinity, too.
-        let highest = scale * 10.0;
-        let is_below = climbed.clone().lower(highest.clone());
-        let climbed = highest.mask_where(is_below, climbed);
-
-        let seen = Tensor::cat(
-            vec![seen.clone().narrow(0, 0, 2), climbed, seen.narrow(0, 3, 2)],
-            0,
-        );
-        let means = known * decay + seen * (1.0 - decay);
-        let unknown = means.clone().is_nan();
-        let means = means.mask_where(unknown, state.clone());
-        let [mean, of_climbed, ratio] = parts(&means, [1, 2, 4]);
-
-        let learned = (first.clone() - mean.clone()).max_pair(first.clone() * 0.01);
-        let h = (mean.clone().min_pair(learned)).max_pair(first.clone() * 1e-6);
-        let q = (of_climbed.clone() - mean) / (h * self.rise).clamp_min(1e-30);
-        let q = q.max_pair(ratio.clone() / BOUND);
-        // exp(-speed clip(ln(q) / 2, -1, 1))
-        let factor = (q.clamp((-2.0f64).exp(), 2.0f64.exp())).powf_scalar(-speed / 2.0);
-        let rho = (rho * factor).clamp(least, most);
-        let next = Tensor::cat(vec![rho, means.narrow(0, 1, 2), first.clone(), ratio], 0);
-
-        // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
-        let growth = outlier.clone().float().cast(state.dtype()) * 0.25 + 1.0;
-        let [rho, mean, of_climbed, start, ratio] = parts(&state, [0, 1, 2, 3, 4]);
-        let start = start.mask_fill(negative.clone(), -1.0);
-        let unchanged = vec![
+        let [at_w, climbed, ratio, count] = Number::all(beside(report, &state));
+        let seen = [at_w, climbed, ratio].map(|sum| sum / count.clone());
+        let [rho, mean, climbed, first, ratio] = Number::all(state.clone());
+        let before = State {
             rho,
-            mean * growth.clone(),
-            of_climbed * growth,
-            start,
+            mean,
+            climbed,
+            first,
             ratio,
-        ];
-        // Without a first loss above 0 there is nothing to measure by.
-        let is_left_out = (at_w.is_nan())
-            .bool_or(first.lower_equal_elem(0.0))
-            .bool_or(negative)
-            .bool_or(outlier);
-        next.mask_where(is_left_out.expand([STATE]), Tensor::cat(unchanged, 0))
+        };
+        let next = self.after(before, seen, pace);
+        Number::tensor(next, &state)
     }
 
     fn remark(&self, state: &[f64]) -> Option<&'static str> {
@@ -152,6 +92,75 @@ impl Law for Rule {
     }
 }
 
+/// What is kept.
+struct State {
+    rho: Number,
+    /// L.
+    mean: Number,
+    /// L'.
+    climbed: Number,
+    /// L_0, below 0 once a loss was.
+    first: Number,
+    /// r.
+    ratio: Number,
+}
+
+impl Rule {
+    /// The state after a step with these losses and this ratio.
+    fn after(&self, before: State, [at_w, climbed, ratio]: [Number; 3], pace: Pace) -> [Number; 5] {
+        let (decay, speed) = match pace.every_step {
+            true => (0.9, 0.1),
+            false => (0.7, 0.3),
+        };
+        let (least, most) = match (pace.adaptive, pace.one_pass) {
+            (false, false) => (1e-4, 3.0),
+            (true, false) => (1e-3, 30.0),
+            (false, true) => (1e-4, 20.0),
+            (true, true) => (1e-3, 200.0),
+        };
+        let (first, mean) = (
+            before.first.clone().or(&at_w),
+            before.mean.clone().or(&at_w),
+        );
+        let scale = mean.clone().max(&first);
+        // Without a first loss above 0 there is nothing to measure by.
+        let is_unknown = at_w.is_not_finite();
+        let is_outlier = (&scale * 3.0).is_below(&at_w);
+        let is_negative = at_w.is_below(0.0).and(climbed.is_below(0.0));
+        let is_left_out = (is_unknown.clone().or(first.is_at_most(0.0)))
+            .or(is_negative.clone())
+            .or(is_outlier.clone());
+        // Whatever is not below the highest, is it: NaN, too.
+        let climbed = (scale * 10.0).min(climbed);
+
+        let average = |mean: Number, seen: Number| mean * decay + seen * (1.0 - decay);
+        let mean = average(mean, at_w);
+        let of_climbed = average(before.climbed.clone().or(&climbed), climbed);
+        let ratio = average(before.ratio.clone().or(&ratio), ratio).or(&before.ratio);
+
+        // Both over L_0: min(x, 1 - x) of an x up to 0.99 is min(x, max(1 - x, 0.01)).
+        let x = (&mean / &first).clamp(1e-6, 0.99);
+        let h = (1.0 - x.clone()).min(x);
+        let q = (&of_climbed - &mean) / &first / (h * self.rise);
+        let q = q.max(&ratio / BOUND);
+        // exp(-speed clip(ln(q) / 2, -1, 1))
+        let factor = q.clamp((-2.0f64).exp(), 2.0f64.exp()).powf(-speed / 2.0);
+        let rho = (&before.rho * factor).clamp(least, most);
+
+        // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
+        let is_growing = is_outlier.and(is_unknown.not());
+        let grown = |mean: Number, flag: Flag| mean.clone().or_if(flag, mean * 1.25);
+        let left_out = || is_left_out.clone();
+        [
+            rho.or_if(left_out(), before.rho),
+            mean.or_if(left_out(), grown(before.mean, is_growing.clone())),
+            of_climbed.or_if(left_out(), grown(before.climbed, is_growing)),
+            first.or_if(left_out(), before.first.or_if(is_negative, -1.0)),
+            ratio.or_if(left_out(), before.ratio),
+        ]
+    }
+}
+
 fn mean(loss: Tensor<1>) -> Tensor<1> {
     match loss.dims() {
         [1] => loss,
@@ -159,14 +168,12 @@ fn mean(loss: Tensor<1>) -> Tensor<1> {
     }
 }
 
-fn parts<const N: usize>(of: &Tensor<1>, indices: [usize; N]) -> [Tensor<1>; N] {
-    indices.map(|index| of.clone().narrow(0, index, 1))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{number, numbers};
+    use burn_sam_kernels::internals::WithoutKernels;
+
+    use crate::method::tests::numbers;
 
     const PACE: Pace = Pace {
         every_step: true,
@@ -183,16 +190,30 @@ mod tests {
         rule: &Rule,
         steps: impl IntoIterator<Item = ([f64; 2], Option<f64>)>,
     ) -> Vec<f64> {
-        let mut state = numbers(&rule.start(0.5));
-        for (losses, ratio) in steps {
-            let seen = Seen {
-                losses: losses.map(number),
-                ratio: ratio.map(number),
-            };
-            let report = rule.report(&state, seen).unwrap();
-            state = rule.next(state, report, PACE);
+        let steps: Vec<_> = steps.into_iter().collect();
+        let states = [false, true].map(|on_device| {
+            let _on_device = on_device.then(WithoutKernels::new);
+            let mut state = numbers(&rule.start(0.5));
+            for (losses, ratio) in &steps {
+                let seen = Seen {
+                    losses: losses.map(|loss| numbers(&[loss])),
+                    ratio: ratio.map(|ratio| Number::of(numbers(&[ratio]))),
+                };
+                let report = rule.report(&state, seen).unwrap();
+                state = rule.next(state, report, PACE);
+            }
+            state.into_data().iter().collect::<Vec<f64>>()
+        });
+        let [on_host, on_device] = &states;
+        for (x, y) in on_host.iter().zip(on_device) {
+            let is_same = (x - y).abs() <= 1e-12 * y.abs() || (x.is_nan() && y.is_nan());
+            assert!(
+                is_same,
+                "{on_host:?} on the host, {on_device:?} on the device"
+            );
         }
-        state.into_data().iter().collect()
+        let [state, _] = states;
+        state
     }
 
     #[test]
