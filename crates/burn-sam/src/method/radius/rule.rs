@@ -266,6 +266,32 @@ mod tests {
     }
 
     #[test]
+    fn losses_are_means_over_micro_batches_and_one_that_is_not_finite_leaves_the_step_out() {
+        let rule = Rule { rise: 0.5 };
+        for on_device in [false, true] {
+            let _on_device = on_device.then(WithoutKernels::new);
+            let before = numbers(&[0.5, 2.0, 2.1, 2.0, 1.5]);
+            let after = |micro_batches: [[f64; 2]; 2]| -> Vec<f64> {
+                let [first, second] = micro_batches.map(|losses| {
+                    let losses = losses.map(|loss| numbers(&[loss]));
+                    let ratio = Some(Number::Host(1.5));
+                    rule.report(&before, Seen { losses, ratio }).unwrap()
+                });
+                let state = rule.next(before.clone(), first + second, PACE);
+                state.into_data().iter().collect()
+            };
+            assert_eq!(after([[1.0, 1.2], [3.0, 3.4]]), after([[2.0, 2.3]; 2]));
+            let unchanged: Vec<f64> = before.clone().into_data().iter().collect();
+            for odd in [f64::NAN, f64::INFINITY] {
+                assert_eq!(after([[1.0, 1.2], [odd, 1.2]]), unchanged);
+            }
+            // As far as a climbed loss goes.
+            let over = after([[2.0, 2.3], [2.0, f64::INFINITY]]);
+            assert!((over[2] - (0.9 * 2.1 + 0.1 * 20.0)).abs() < 1e-12);
+        }
+    }
+
+    #[test]
     fn a_loss_below_zero_ends_the_rule() {
         let rule = Rule { rise: 0.5 };
         let before = after(&rule, &[[2.0, 2.1]]);
