@@ -7,6 +7,7 @@ use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
 use burn_sam_kernels::{Coefficient, Coefficients, known};
 
 /// A number.
+#[allow(clippy::large_enum_variant, reason = "none outlives an equation")]
 #[derive(Clone, Debug)]
 pub(crate) enum Number {
     Host(f64),
@@ -14,6 +15,7 @@ pub(crate) enum Number {
 }
 
 /// Whether something is so.
+#[allow(clippy::large_enum_variant, reason = "none outlives an equation")]
 #[derive(Clone, Debug)]
 pub(crate) enum Flag {
     Host(bool),
