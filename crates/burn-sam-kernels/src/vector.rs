@@ -167,13 +167,12 @@ pub fn known(values: &Tensor<1>) -> Option<Vec<f64>> {
         return None;
     }
     #[allow(unreachable_patterns)]
-    match values.device().as_dispatch() {
+    let waits_for_nothing = match values.device().as_dispatch() {
         #[cfg(feature = "flex")]
-        burn::backend::DispatchDevice::Flex(_) => Some(values.clone().into_data().iter().collect()),
+        burn::backend::DispatchDevice::Flex(_) => true,
         #[cfg(feature = "ndarray")]
-        burn::backend::DispatchDevice::NdArray(_) => {
-            Some(values.clone().into_data().iter().collect())
-        }
-        _ => None,
-    }
+        burn::backend::DispatchDevice::NdArray(_) => true,
+        _ => false,
+    };
+    waits_for_nothing.then(|| values.clone().into_data().iter().collect())
 }

@@ -4,6 +4,7 @@
 use core::ops::{Add, Div, Mul, Neg, Sub};
 
 use burn::tensor::{Bool, DType, Device, Tensor, TensorData};
+use burn_sam_kernels::portable::is_no_norm;
 use burn_sam_kernels::{Coefficient, Coefficients, known};
 
 /// A number.
@@ -126,6 +127,14 @@ impl Number {
                 let is_not_finite = value.clone().is_nan().bool_or(value.clone().is_inf());
                 Flag::Device(is_not_finite, value.dtype())
             }
+        }
+    }
+
+    /// Whether a norm, or the square of one, is infinite or NaN.
+    pub(crate) fn is_no_norm(&self) -> Flag {
+        match self {
+            Self::Host(value) => Flag::Host(!value.is_finite()),
+            Self::Device(value) => Flag::Device(is_no_norm(value.clone()), value.dtype()),
         }
     }
 
@@ -350,6 +359,7 @@ mod tests {
             x.is_below(1.0),
             x.is_nan(),
             x.is_not_finite(),
+            (&x * &x).is_no_norm(),
             x.is_at_most(0.0),
             x.is(0.0),
             flag.clone().not(),

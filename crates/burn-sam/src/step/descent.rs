@@ -72,7 +72,7 @@ fn weigh(
     };
     let [gg, gh, hh] = products.map(Number::of);
     let ratio = ratio(&gg, &hh);
-    let refused = is_no_norm(&gg);
+    let refused = gg.is_no_norm();
     let over_the_edge = is_rescued.then(|| over_the_edge(&gg, &hh));
     let [mut x, mut y] = coefficients([gg, gh, hh]);
     (x, y) = (x.or_if(refused.clone(), 1.0), y.or_if(refused, 0.0));
@@ -104,7 +104,7 @@ fn limit<M: Module>(
     };
     let [gg, hh] = [beside(gg, &norm), norm.clone()].map(Number::of);
     let ratio = ratio(&gg, &hh);
-    let share = share.map(|share| share(&gg, &hh).or_if(is_no_norm(&hh), 1.0));
+    let share = share.map(|share| share(&gg, &hh).or_if(hh.is_no_norm(), 1.0));
     let shortened = |h: Vector, share: Option<Number>| match share {
         None | Some(Number::Host(1.0)) => h,
         Some(share) => h.scaled(share),
@@ -178,10 +178,5 @@ pub(crate) fn by_value(vector: Vector, value: impl Fn(usize) -> f64) -> Vec<(f64
 
 /// Whether the climb went over an edge, of the squared norms of g and h.
 fn over_the_edge(gg: &Number, hh: &Number) -> Flag {
-    is_no_norm(gg).not().and(is_no_norm(hh))
-}
-
-/// Whether a squared norm is not finite.
-fn is_no_norm(norm: &Number) -> Flag {
-    norm.is_nan().or(norm.is(f64::INFINITY))
+    gg.is_no_norm().not().and(hh.is_no_norm())
 }
