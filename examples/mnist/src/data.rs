@@ -6,9 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use burn::data::dataloader::batcher::Batcher;
-use burn::data::dataset::Dataset;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use burn_dataset::vision::{MnistDataset, MnistItem};
 use burn_sam::AscentPart;
 use flate2::read::GzDecoder;
 use rand::rngs::StdRng;
@@ -19,6 +17,15 @@ use rand::{RngExt, SeedableRng};
 pub const SIDE: usize = 28;
 /// The digits from 0 to 9.
 pub const CLASSES: usize = 10;
+
+/// An image.
+#[derive(Clone, Debug)]
+pub struct MnistItem {
+    /// Row by row, each from 0 to 255.
+    pub image: [[f32; SIDE]; SIDE],
+    /// The digit.
+    pub label: u8,
+}
 
 /// The images.
 pub struct Mnist {
@@ -32,19 +39,41 @@ pub struct Mnist {
 ///
 /// # Errors
 ///
-/// If a file is not there, or is damaged.
+/// If a file is not there, or is damaged, or there is no folder, nor the feature `download`.
 pub fn load(folder: Option<&Path>) -> anyhow::Result<Mnist> {
-    let items = |dataset: MnistDataset| dataset.iter().collect::<Result<Vec<_>, _>>();
-    Ok(match folder {
-        None => Mnist {
-            train: items(MnistDataset::train())?,
-            test: items(MnistDataset::test())?,
-        },
-        Some(folder) => Mnist {
-            train: read(folder, "train")?,
-            test: read(folder, "t10k")?,
-        },
+    let Some(folder) = folder else {
+        return downloaded();
+    };
+    Ok(Mnist {
+        train: read(folder, "train")?,
+        test: read(folder, "t10k")?,
     })
+}
+
+#[cfg(feature = "download")]
+fn downloaded() -> anyhow::Result<Mnist> {
+    use burn::data::dataset::Dataset;
+    use burn_dataset::vision::MnistDataset;
+
+    let items = |dataset: MnistDataset| -> anyhow::Result<Vec<MnistItem>> {
+        let items = dataset.iter().map(|item| {
+            let burn_dataset::vision::MnistItem { image, label } = item?;
+            Ok(MnistItem { image, label })
+        });
+        items.collect()
+    };
+    Ok(Mnist {
+        train: items(MnistDataset::train())?,
+        test: items(MnistDataset::test())?,
+    })
+}
+
+#[cfg(not(feature = "download"))]
+fn downloaded() -> anyhow::Result<Mnist> {
+    anyhow::bail!(
+        "there are no images: name a folder with MNIST's four files (--data FOLDER), or build with --features download, \
+         for Burn to download them"
+    )
 }
 
 fn read(folder: &Path, name: &str) -> anyhow::Result<Vec<MnistItem>> {

@@ -13,13 +13,12 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{
     ClassificationOutput, InferenceStep, Learner, LearnerModel, SupervisedTraining, TrainStep,
 };
-use burn_dataset::vision::MnistItem;
 use burn_sam::SharpnessMetric;
 use clap::Parser;
 use example_common::options::{part, progress_bar, radius};
 use example_common::{Backend, Method, ProgressRenderer};
 use mimalloc::MiMalloc;
-use mnist::data::{self, Mnist, MnistBatch, MnistBatcher, Split};
+use mnist::data::{self, Mnist, MnistBatch, MnistBatcher, MnistItem, Split};
 use mnist::model::Net;
 
 /// Passes on a CPU take as little as half of the time with it: see docs/guide.md.
@@ -27,13 +26,13 @@ use mnist::model::Net;
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Trains a convolutional network on MNIST with AdamW, under SAM or another of its methods, and shows loss, accuracy
-/// and sharpness in Burn's dashboard.
+/// and sharpness in Burn's dashboard, with the feature dashboard.
 ///
 /// The network has batch normalization and dropout, and 106,000 parameters. A fifth as many images as are trained on are
 /// for validation; the accuracy that is printed in the end is on the 10,000 test images.
 #[derive(Parser)]
 struct Options {
-    /// A folder with MNIST's four files, gzipped or not; Burn downloads them, if not given
+    /// A folder with MNIST's four files, gzipped or not; without it Burn downloads them, with the feature download
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// The method

@@ -2,8 +2,7 @@ use std::path::Path;
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::tensor::Device;
-use burn_dataset::vision::MnistItem;
-use mnist::data::{MnistBatcher, SIDE, load, split};
+use mnist::data::{MnistBatcher, MnistItem, SIDE, load, split};
 
 use crate::folder;
 

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use anyhow::ensure;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use burn_dataset::vision::MnistItem;
 use clap::Parser;
 use digits::comparison::{
     COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns, percents,
@@ -23,7 +22,7 @@ use example_common::options::{absolute, create, load, part, progress_bar};
 use example_common::{Backend, Method};
 use mimalloc::MiMalloc;
 use mnist::corruptions;
-use mnist::data::{self, Mnist, SIDE};
+use mnist::data::{self, Mnist, MnistItem, SIDE};
 use mnist::model::Net;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -43,7 +42,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// A step's time is a median over steps that the methods take in turn, before the trainings.
 #[derive(Parser)]
 struct Options {
-    /// A folder with MNIST's four files, gzipped or not; Burn downloads them, if not given
+    /// A folder with MNIST's four files, gzipped or not; without it Burn downloads them, with the feature download
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Images to train on; a fifth as many more are for validation
