@@ -42,6 +42,15 @@ fn what_is_missing_or_damaged_is_named() {
     );
 }
 
+#[cfg(not(feature = "download"))]
+#[test]
+fn without_downloads_a_folder_is_asked_for() {
+    let message = load(None).err().unwrap().to_string();
+    for way in ["--data", "--features download"] {
+        assert!(message.contains(way), "{message}");
+    }
+}
+
 #[test]
 fn training_and_validation_have_wrong_labels_alike() {
     let folder = folder(120);
