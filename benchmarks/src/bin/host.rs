@@ -20,9 +20,11 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// running.
 ///
 /// All are medians, in microseconds a tensor, of the thread that trains, and of all others: Burn's, and a software
-/// driver's, which cannot be told apart. On wgpu the thread that trains spins while Burn's queue is full: with a device that
-/// is slower than the host, its time is the device's. pass: all tensors are put together and squared, and back. update: plain SGD's. The
-/// methods: what a step takes beside its passes and the update.
+/// driver's, which cannot be told apart. On wgpu the thread that trains spins while Burn's queue is full: with a device
+/// that is slower than the host, its time is the device's.
+///
+/// pass: all tensors are put together and squared, and back. update: plain SGD's. The methods: what a step takes beside its
+/// passes and the update.
 #[derive(Parser)]
 struct Options {
     /// Where to measure
