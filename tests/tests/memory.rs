@@ -141,6 +141,38 @@ fn a_first_step_writes_into_the_gradients_on_wgpu() {
     assert!(2 * grown >= size, "{grown} of {size}");
 }
 
+/// Each launch costs a GPU as much as a small model's sums.
+#[cfg(feature = "wgpu-unfused")]
+#[test]
+fn a_step_launches_few_kernels_on_wgpu() {
+    use burn_sam_kernels::internals::launches;
+
+    let _alone = alone();
+    let Some(device) = wgpu_device() else { return };
+    let (module, _) = parameters(&device.clone().autodiff(), 1);
+    // Two for each sum over all weights, one for each update of them all, and one for whatever is made of numbers.
+    for (sam, expected) in [
+        (SamConfig::new(), 7),
+        (SamConfig::msam(), 3),
+        (SamConfig::auto(), 13),
+        (SamConfig::auto_two_pass(), 10),
+    ] {
+        let (mut steps, mut optim) = (sam.steps(&module), SgdConfig::new().init());
+        let (mut module, mut before) = (module.clone(), 0);
+        for step in 0..26 {
+            if step == 25 {
+                device.sync().unwrap();
+                before = launches();
+            }
+            (module, _) = steps.minimize(&mut optim, 0.1, module, |module: &Parameters| {
+                (module.rank1[0].val().square().mean()).add(module.rank2[0].val().square().mean())
+            });
+        }
+        device.sync().unwrap();
+        assert_eq!(launches() - before, expected, "{sam:?}");
+    }
+}
+
 /// A gradient that the caller still holds is not written over.
 #[test]
 fn gradients_that_are_held_stay() {

@@ -6,6 +6,8 @@ use burn::backend::{
     ExtensionType, backend_extension,
 };
 
+#[cfg(feature = "cube")]
+use crate::formula::Program;
 use crate::operation::{Reduction, Update};
 
 /// The two operations, on all tensors of a device.
@@ -32,6 +34,18 @@ pub(crate) trait ListBackend: Backend {
         scalars: FloatTensor<Self>,
         update: Update,
     ) -> Floats<Self>;
+}
+
+/// Numbers worked out on a device, all at once.
+#[cfg(feature = "cube")]
+#[backend_extension(Cube)]
+pub(crate) trait NumberBackend: Backend {
+    /// What a program is asked for, of shape `[outputs]`. All tensors have one type, f64 or f32, and the shape `[elements]`.
+    fn compute(
+        #[extension_type] tensors: Floats<Self>,
+        constants: Vec<f64>,
+        program: Program,
+    ) -> FloatTensor<Self>;
 }
 
 /// A list of floating-point tensors. Burn's derive knows fields, not lists.

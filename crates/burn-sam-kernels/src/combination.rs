@@ -2,37 +2,16 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::{Bool, DType, FloatDType, Tensor, TensorData};
+use burn::tensor::Tensor;
 
+use crate::formula::work_out;
 use crate::kernels;
+use crate::number::{Flag, Number, stack};
 use crate::operation::Update;
 use crate::part::Part;
-use crate::shared::{Choice, Flag, Number};
-use crate::vector::{Row, Vector, beside, by_device, lists};
-
-/// What vectors are multiplied by in a linear combination: a number, or one of shape `[1]` on any device.
-pub trait Coefficient: Clone {
-    #[doc(hidden)]
-    fn all(of: Vec<Self>) -> Coefficients;
-}
-
-#[doc(hidden)]
-pub enum Coefficients {
-    Numbers(Vec<f64>),
-    Values(Vec<Tensor<1>>),
-}
-
-impl Coefficient for f64 {
-    fn all(of: Vec<Self>) -> Coefficients {
-        Coefficients::Numbers(of)
-    }
-}
-
-impl Coefficient for Tensor<1> {
-    fn all(of: Vec<Self>) -> Coefficients {
-        Coefficients::Values(of)
-    }
-}
+use crate::portable::accumulation_dtype;
+use crate::shared::{Choice, Factor, Mask};
+use crate::vector::{Row, Vector, by_device, lists};
 
 /// What takes a vector's place.
 #[allow(clippy::large_enum_variant, reason = "there is one a step")]
@@ -45,8 +24,8 @@ pub enum Instead<'a> {
         from: &'a Vector,
         /// Where it ends.
         to: Vector,
-        /// How many times, of shape `[1]`, on any device.
-        times: Tensor<1>,
+        /// How many times.
+        times: Number,
     },
 }
 
@@ -68,19 +47,21 @@ impl Vector {
     ///
     /// # Arguments
     ///
-    /// * `x` - what this vector is multiplied by.
+    /// * `x` - what this vector is multiplied by: a [`Number`], or an f64.
     /// * `others` - none, one or two other vectors, each with its coefficient.
     ///
     /// # Panics
     ///
     /// If the parts of a parameter differ in shape, or the others are more than two.
-    pub fn combine<C: Coefficient>(self, x: C, others: &[(&Self, C)]) -> Self {
+    pub fn combine<C: Into<Number> + Clone>(self, x: C, others: &[(&Self, C)]) -> Self {
         assert!(
             others.len() <= 2,
             "a combination is with at most two other vectors"
         );
         let coefficients = others.iter().map(|(_, coefficient)| coefficient.clone());
-        let coefficients = C::all([x].into_iter().chain(coefficients).collect());
+        let coefficients: Vec<Number> = ([x].into_iter().chain(coefficients))
+            .map(Into::into)
+            .collect();
         let mut combined = Vec::with_capacity(self.len());
         let mut rows = Vec::with_capacity(self.len());
         for a in self {
@@ -94,13 +75,7 @@ impl Vector {
             rows.into_iter().partition(|(a, _)| a.has_kernels());
         for (device, rows) in by_device(with, |(a, _)| a) {
             let (write, read) = lists(rows);
-            let scalars = |wide: FloatDType| match &coefficients {
-                Coefficients::Numbers(numbers) => {
-                    let numbers = TensorData::new(numbers.clone(), [numbers.len()]);
-                    Tensor::from_data(numbers, (&device, DType::from(wide)))
-                }
-                Coefficients::Values(values) => beside(values.iter(), &device, wide),
-            };
+            let scalars = |wide| stack(coefficients.clone(), &device, wide);
             combined.extend(kernels::update(&read, write, scalars, Update::Combine));
         }
         combined.extend(combined_portably(without, coefficients));
@@ -108,8 +83,8 @@ impl Vector {
     }
 
     /// x v, of an x that is not 0 or a v that is finite.
-    pub fn scaled<C: Coefficient>(self, x: C) -> Self {
-        self.combine(x, &[])
+    pub fn scaled(self, x: impl Into<Number>) -> Self {
+        self.combine(x.into(), &[])
     }
 
     /// So much of this vector, or, where a flag is true, something else. That is decided on the device. What is not taken
@@ -117,19 +92,14 @@ impl Vector {
     ///
     /// # Arguments
     ///
-    /// * `share` - of shape `[1]`, on any device; `None` is all of it.
-    /// * `flag` - of shape `[1]`, on any device.
+    /// * `share` - how much; `None` is all of it.
+    /// * `flag` - whether something else is taken.
     /// * `instead` - what is taken where the flag is true. What it has of other parameters is left out.
     ///
     /// # Panics
     ///
     /// If that misses a part, or has one of another shape.
-    pub fn scaled_or(
-        self,
-        share: Option<Tensor<1>>,
-        flag: Tensor<1, Bool>,
-        instead: Instead<'_>,
-    ) -> Self {
+    pub fn scaled_or(self, share: Option<Number>, flag: Flag, instead: Instead<'_>) -> Self {
         assert!(
             self.iter().all(|part| instead.has(part.place())),
             "what is taken instead misses a parameter"
@@ -137,7 +107,7 @@ impl Vector {
         let (with, without): (Vec<Part>, Vec<Part>) = self.into_iter().partition(Part::has_kernels);
         let [mut with, without] = [with, without].map(Self::in_any_order);
         if !with.is_empty() {
-            with = with.combined_or(share.clone(), flag.clone(), &instead);
+            with = with.combined_or(share.clone(), &flag, &instead);
         }
         match without.is_empty() {
             true => with,
@@ -146,47 +116,46 @@ impl Vector {
     }
 
     /// As [`scaled_or`](Self::scaled_or), as a linear combination, in which what has a coefficient of 0 is not read.
-    fn combined_or(
-        self,
-        share: Option<Tensor<1>>,
-        flag: Tensor<1, Bool>,
-        instead: &Instead<'_>,
-    ) -> Self {
-        let taken = flag.clone().float();
-        let share = match share {
-            Some(share) => {
-                let flag = flag.clone().to_device(&share.device());
-                share.mask_fill(flag, 0.0)
-            }
-            None => 1.0 - taken.clone(),
-        };
+    fn combined_or(self, share: Option<Number>, flag: &Flag, instead: &Instead<'_>) -> Self {
+        let share = share.unwrap_or(1.0.into()).or_if(flag, 0.0);
+        let taken = |times: &Number| Number::from(0.0).or_if(flag, times);
         match instead {
-            Instead::Vector(vector) => self.combine(share, &[(vector, taken)]),
+            Instead::Vector(vector) => self.combine(share, &[(vector, taken(&1.0.into()))]),
             Instead::Way { from, to, times } => {
-                let not_taken = flag.bool_not().to_device(&times.device());
-                let times = times.clone().mask_fill(not_taken, 0.0);
-                let back = times.clone().neg();
+                let times = taken(times);
+                let back = -times.clone();
                 self.combine(share, &[(to, times), (from, back)])
             }
         }
     }
 
     /// As [`scaled_or`](Self::scaled_or), a tensor at a time.
-    fn chosen_portably(
-        self,
-        share: Option<Tensor<1>>,
-        flag: Tensor<1, Bool>,
-        instead: Instead<'_>,
-    ) -> Self {
-        let number = |value, parts: &Self| Number::new(value, parts.iter().map(|part| (part, 1.0)));
-        let share = share.map(|share| number(share, &self));
+    fn chosen_portably(self, share: Option<Number>, flag: Flag, instead: Instead<'_>) -> Self {
+        let Some(first) = self.iter().next() else {
+            return self;
+        };
+        let (device, wide) = (first.device(), accumulation_dtype([first.dtype()]));
+        let times = match &instead {
+            Instead::Vector(_) => None,
+            Instead::Way { times, .. } => Some(times.clone().into_value()),
+        };
+        let is_shared = share.is_some();
+        let share = share.map(Number::into_value);
+        let all = [flag.into_value()].into_iter().chain(share).chain(times);
+        let mut worked = work_out(all.collect()).into_iter();
+        let flag = worked.next().expect("the flag").flag(device);
+        let mut number = |parts: &Self| {
+            let number = worked.next().expect("a number").number(device, wide);
+            Factor::new(number, parts.iter().map(|part| (part, 1.0)))
+        };
+        let share = is_shared.then(|| number(&self));
         let flag = Choice::new(flag, self.iter());
         let is_here = |place| self.get(place).is_some();
         let instead: Box<dyn Iterator<Item = Part>> = match instead {
             Instead::Vector(vector) => Box::new(vector.clone().filtered(is_here).into_iter()),
-            Instead::Way { from, to, times } => {
+            Instead::Way { from, to, .. } => {
                 let to = to.filtered(is_here);
-                let times = number(times, &to);
+                let times = number(&to);
                 Box::new(to.into_iter().map(move |to| {
                     let from = from.like(&to).expect("where it begins").into_owned();
                     from.portable_way(to, &times)
@@ -206,31 +175,42 @@ impl Vector {
 }
 
 /// Linear combinations of rows.
-fn combined_portably(rows: Vec<Row<'_, Part>>, coefficients: Coefficients) -> Vec<Part> {
-    let parts = || rows.iter().map(|(a, _)| a);
-    let number = |value: Tensor<1>| Number::new(value, parts().map(|part| (part, 1.0)));
+fn combined_portably(rows: Vec<Row<'_, Part>>, coefficients: Vec<Number>) -> Vec<Part> {
+    let Some((first, _)) = rows.first() else {
+        return Vec::new();
+    };
     let owned = |others: [Option<Cow<'_, Part>>; 2]| -> Vec<Part> {
         others.into_iter().flatten().map(Cow::into_owned).collect()
     };
-    match coefficients {
-        Coefficients::Numbers(numbers) => (rows.into_iter())
+    if let Some(numbers) = coefficients
+        .iter()
+        .map(Number::host)
+        .collect::<Option<Vec<_>>>()
+    {
+        let rows = rows.into_iter();
+        return rows
             .map(|(a, others)| a.portable_weighted(owned(others), &numbers))
-            .collect(),
-        Coefficients::Values(mut values) if values.len() == 1 => {
-            let x = number(values.remove(0));
-            let rows = rows.into_iter();
-            rows.map(|(a, _)| a.portable_scaled(&x)).collect()
-        }
-        Coefficients::Values(values) => {
-            let coefficients: Vec<(Number, Flag)> = (values.into_iter())
-                .map(|value| {
-                    let is_zero = Flag::new(value.clone().equal_elem(0.0), parts());
-                    (number(value), is_zero)
-                })
-                .collect();
-            (rows.into_iter())
-                .map(|(a, others)| a.portable_sum(owned(others), &coefficients))
-                .collect()
-        }
+            .collect();
     }
+    let (device, wide) = (first.device(), accumulation_dtype([first.dtype()]));
+    let parts = || rows.iter().map(|(a, _)| a);
+    let factor = |value: Tensor<1>| Factor::new(value, parts().map(|part| (part, 1.0)));
+    let values = work_out(coefficients.into_iter().map(Number::into_value).collect());
+    let mut values: Vec<Tensor<1>> = (values.into_iter())
+        .map(|value| value.number(device, wide))
+        .collect();
+    if values.len() == 1 {
+        let x = factor(values.remove(0));
+        let rows = rows.into_iter();
+        return rows.map(|(a, _)| a.portable_scaled(&x)).collect();
+    }
+    let coefficients: Vec<(Factor, Mask)> = (values.into_iter())
+        .map(|value| {
+            let is_zero = Mask::new(value.clone().equal_elem(0.0), parts());
+            (factor(value), is_zero)
+        })
+        .collect();
+    (rows.into_iter())
+        .map(|(a, others)| a.portable_sum(owned(others), &coefficients))
+        .collect()
 }

@@ -1,9 +1,44 @@
 //! The backends' own kernels, with all of a device's parts at once.
 
+use burn::tensor::{Device, Tensor};
+
+use crate::formula::Program;
+
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 pub(crate) use with::{reduce, update};
 #[cfg(not(any(feature = "cube", feature = "flex", feature = "ndarray")))]
 pub(crate) use without::{reduce, update};
+
+/// Whether a device's numbers are worked out there by a kernel.
+pub(crate) fn computes(device: &Device) -> bool {
+    if crate::internals::WITHOUT_KERNELS.get() {
+        return false;
+    }
+    match device.as_dispatch() {
+        // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
+        #[cfg(feature = "cube")]
+        burn::backend::DispatchDevice::Cube(device) => {
+            device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
+        }
+        #[allow(unreachable_patterns)]
+        _ => false,
+    }
+}
+
+/// What a program is asked for, of shape `[outputs]`, on a device that has a kernel for that.
+#[cfg(feature = "cube")]
+pub(crate) fn compute(tensors: Vec<Tensor<1>>, constants: Vec<f64>, program: Program) -> Tensor<1> {
+    use crate::backend::{Floats, NumberBackend};
+
+    let tensors = tensors.into_iter().map(Tensor::into_dispatch);
+    let made = burn::backend::Dispatch::compute(Floats(tensors.collect()), constants, program);
+    Tensor::from_dispatch(made)
+}
+
+#[cfg(not(feature = "cube"))]
+pub(crate) fn compute(_: Vec<Tensor<1>>, _: Vec<f64>, _: Program) -> Tensor<1> {
+    unreachable!("no device computes")
+}
 
 #[cfg(any(feature = "cube", feature = "flex", feature = "ndarray"))]
 mod with {

@@ -1,7 +1,8 @@
 //! The algebra of weights under [SAM](https://arxiv.org/abs/2010.01412), on any Burn backend.
 //!
 //! Sharpness-aware methods compute with vectors of the weights' size: gradients, directions, the weights themselves.
-//! A [`Vector`] is one, with a [`Part`] for each parameter, and a few operations:
+//! A [`Vector`] is one, with a [`Part`] for each parameter, and a few operations, which make a [`Number`] of vectors or
+//! multiply them by one:
 //!
 //! 1. [`squared_norm`](Vector::squared_norm), the sum of its squares;
 //! 2. [`path`](Vector::path), from the weights along it: its [length](Path::squared_length), the sum of (T g)² over
@@ -55,10 +56,12 @@ mod cpu;
 mod cube;
 #[cfg(feature = "flex")]
 mod flex;
+mod formula;
 mod kernels;
 #[cfg(feature = "ndarray")]
 #[allow(deprecated)]
 mod ndarray;
+mod number;
 mod operation;
 mod part;
 mod path;
@@ -67,7 +70,8 @@ mod shared;
 mod sums;
 mod vector;
 
-pub use combination::{Coefficient, Coefficients, Instead};
+pub use combination::Instead;
+pub use number::{Flag, Number};
 pub use operation::Along;
 pub use part::Part;
 pub use path::{Length, Path};

@@ -6,7 +6,7 @@ use burn::tensor::{Bool, DType, Device, Distribution, Shape, Tensor};
 
 use crate::operation::Reduction;
 use crate::portable;
-use crate::shared::{Choice, Flag, Number};
+use crate::shared::{Choice, Factor, Mask};
 
 /// A parameter's part of a [`Vector`](crate::Vector): a tensor of any rank and type, without autodiff.
 // Boxed, since lists of them are divided: the handle of a tensor is hundreds of bytes.
@@ -338,7 +338,7 @@ impl Part {
     pub(crate) fn portable_perturb(
         self,
         grad: Self,
-        (factor, refused): (&Number, &Flag),
+        (factor, refused): (&Factor, &Mask),
         rho: f64,
         eta: Option<f64>,
     ) -> Self {
@@ -353,7 +353,7 @@ impl Part {
     }
 
     /// With coefficients on the device, each with whether it is 0.
-    pub(crate) fn portable_sum(self, others: Vec<Self>, coefficients: &[(Number, Flag)]) -> Self {
+    pub(crate) fn portable_sum(self, others: Vec<Self>, coefficients: &[(Factor, Mask)]) -> Self {
         let sum_of_terms = self.0.rank.sum_of_terms;
         let values: Vec<[DispatchTensor; 2]> = (coefficients.iter())
             .map(|(value, is_zero)| [value.beside(&self, 1.0), is_zero.beside(&self)])
@@ -377,7 +377,7 @@ impl Part {
         self.with(|tensor| weighted(tensor, others, coefficients))
     }
 
-    pub(crate) fn portable_scaled(self, times: &Number) -> Self {
+    pub(crate) fn portable_scaled(self, times: &Factor) -> Self {
         let (scaled, times) = (self.0.rank.scaled, times.beside(&self, 1.0));
         self.with(|tensor| scaled(tensor, times))
     }
@@ -392,7 +392,7 @@ impl Part {
     }
 
     /// So many times the way from here.
-    pub(crate) fn portable_way(self, to: Self, times: &Number) -> Self {
+    pub(crate) fn portable_way(self, to: Self, times: &Factor) -> Self {
         let (way, times) = (self.0.rank.way, times.beside(&self, 1.0));
         self.with(|from| way([from, to.into_dispatch(), times]))
     }
@@ -438,13 +438,10 @@ impl Part {
             burn::backend::DispatchDevice::NdArray(_) => {
                 matches!(_dtype, DType::F64 | DType::F32)
             }
-            // CubeCL's own CPU runtime is left to the portable path: nobody has tried it.
-            #[cfg(feature = "cube")]
-            burn::backend::DispatchDevice::Cube(device) => {
-                device.runtime() != burn_cubecl::cubecl::RuntimeId::Cpu
+            _ => {
+                crate::kernels::computes(self.device())
                     && matches!(_dtype, DType::F64 | DType::F32 | DType::F16 | DType::BF16)
             }
-            _ => false,
         }
     }
 }

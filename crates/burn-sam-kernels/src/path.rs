@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use burn::tensor::Tensor;
-
+use crate::formula::work_out;
 use crate::kernels;
+use crate::number::Number;
 use crate::operation::{Along, Reduction, Update};
 use crate::part::Part;
-use crate::portable::{self, Scale};
-use crate::shared::{Flag, Number};
+use crate::portable::{Scale, accumulation_dtype};
+use crate::shared::{Factor, Mask};
 use crate::sums::reduce;
-use crate::vector::{Vector, beside, by_device};
+use crate::vector::{Vector, by_device};
 
 /// The path from weights w along a vector v, from [`Vector::path`].
 #[derive(Debug)]
@@ -28,11 +28,11 @@ type Step<'a> = (Part, Cow<'a, Part>);
 /// How far to climb: [`Path::end`] has the equation.
 #[derive(Clone, Debug)]
 pub struct Length {
-    squared_norm: Tensor<1>,
+    squared_norm: Number,
     /// The norm and eps.
-    norm: Tensor<1>,
+    norm: Number,
     eps: f64,
-    factor: Option<Tensor<1>>,
+    factor: Option<Number>,
 }
 
 impl Length {
@@ -40,11 +40,12 @@ impl Length {
     ///
     /// # Arguments
     ///
-    /// * `squared_norm` - the squared norm, as from [`Path::squared_length`], of shape `[1]`, on any device.
+    /// * `squared_norm` - the squared norm, as from [`Path::squared_length`].
     /// * `eps` - the stability constant.
-    /// * `factor` - what all rhos are multiplied by, of shape `[1]`, on any device; `None` is 1.
-    pub fn new(squared_norm: Tensor<1>, eps: f64, factor: Option<Tensor<1>>) -> Self {
-        let norm = squared_norm.clone().sqrt();
+    /// * `factor` - what all rhos are multiplied by; `None` is 1.
+    pub fn new(squared_norm: impl Into<Number>, eps: f64, factor: Option<Number>) -> Self {
+        let squared_norm = squared_norm.into();
+        let norm = squared_norm.sqrt();
         let norm = if eps == 0.0 { norm } else { norm + eps };
         Self {
             squared_norm,
@@ -54,15 +55,20 @@ impl Length {
         }
     }
 
-    /// How many times the way to climb the vector is for a rho of 1, of shape `[1]`: norm + eps, over the factor.
-    pub fn per_rho(self) -> Tensor<1> {
+    /// The same for parts without kernels, of which this is one.
+    fn scale(&self, part: &Part) -> Scale {
+        let (device, wide) = (part.device(), accumulation_dtype([part.dtype()]));
+        let numbers = [&self.norm].into_iter().chain(&self.factor);
+        let worked = work_out(numbers.map(|number| number.clone().into_value()).collect());
+        let mut worked = (worked.into_iter()).map(|number| number.number(device, wide));
+        let norm = worked.next().expect("the norm");
+        Scale::of(norm, worked.next())
+    }
+
+    /// How many times the way to climb the vector is for a rho of 1: norm + eps, over the factor.
+    pub fn per_rho(self) -> Number {
         match self.factor {
-            Some(factor) => {
-                let factor = factor
-                    .to_device(&self.norm.device())
-                    .cast(self.norm.dtype());
-                self.norm / factor
-            }
+            Some(factor) => self.norm / factor,
             None => self.norm,
         }
     }
@@ -108,27 +114,28 @@ impl Vector {
 }
 
 impl Path<'_> {
-    /// The squared length of T v, or of w - v, of shape `[1]`; `None` of no parts. The sum is f64 if any part of v is, and
-    /// f32 otherwise. It is not finite if any element is not.
-    pub fn squared_length(&self) -> Option<Tensor<1>> {
+    /// The squared length of T v, or of w - v; `None` of no parts. The sum is f64 if any part of v is, and f32 otherwise. It
+    /// is not finite if any element is not.
+    pub fn squared_length(&self) -> Option<Number> {
         let eta = self.eta();
         let along_gradient = Reduction::SquaredNorm { eta };
         let of_kernels = match self.along {
             Along::Gradient { .. } => along_gradient,
             Along::Update => Reduction::SquaredDistance,
         };
-        let sums = [(&self.with, of_kernels), (&self.without, along_gradient)].map(
-            |(steps, reduction)| {
+        let sums = [(&self.with, of_kernels), (&self.without, along_gradient)]
+            .into_iter()
+            .filter_map(|(steps, reduction)| {
                 let reads_weights = !matches!(reduction, Reduction::SquaredNorm { eta: None });
                 let rows = steps.iter().map(|(part, weight)| {
                     let weight =
                         reads_weights.then(|| part.beside(weight, part.device(), part.dtype()));
                     (part, [weight, None])
                 });
-                reduce(rows.collect(), reduction).map(|[sum]| sum)
-            },
-        );
-        portable::total(sums.into_iter().flatten().collect())
+                let [sum] = reduce(rows.collect(), reduction)?;
+                Some(sum)
+            });
+        sums.reduce(|sum, other| sum + other)
     }
 
     /// The weights at w + rho T² v / (norm + eps), or at w + rho (w - v) / (norm + eps), of each parameter that v has a
@@ -162,27 +169,30 @@ impl Path<'_> {
                 weights.push(weight);
                 rhos.push(rho);
             }
-            let scalars = [&length.squared_norm].into_iter().chain(&length.factor);
+            let squared_norm = length.squared_norm.clone();
             let update = Update::Perturb {
                 rhos,
                 eps: length.eps,
                 along,
             };
-            let scalars = |wide| beside(scalars, &device, wide);
+            let scalars = |wide| match length.factor.clone() {
+                Some(factor) => Number::tensor([squared_norm, factor], &device, wide),
+                None => Number::tensor([squared_norm], &device, wide),
+            };
             ends.extend(kernels::update(&weights, parts, scalars, update));
         }
-        if !self.without.is_empty() {
-            let steps = self.without.into_iter();
-            let (moved, still): (Vec<Step<'_>>, Vec<Step<'_>>) =
-                steps.partition(|(part, _)| rho(part.place()) != 0.0);
-            ends.extend(still.into_iter().map(|(_, weight)| weight.into_owned()));
-            let Scale { factor, refused } = Scale::of(length.norm.clone(), length.factor.clone());
+        let steps = self.without.into_iter();
+        let (moved, still): (Vec<Step<'_>>, Vec<Step<'_>>) =
+            steps.partition(|(part, _)| rho(part.place()) != 0.0);
+        ends.extend(still.into_iter().map(|(_, weight)| weight.into_owned()));
+        if let Some((_, first)) = moved.first() {
+            let Scale { factor, refused } = length.scale(first);
             let weights = || moved.iter().map(|(_, weight)| &**weight);
-            let factor = Number::new(
+            let factor = Factor::new(
                 factor,
                 weights().map(|weight| (weight, rho(weight.place()))),
             );
-            let refused = Flag::new(refused, weights());
+            let refused = Mask::new(refused, weights());
             ends.extend(moved.into_iter().map(|(part, weight)| {
                 let rho = rho(part.place());
                 let part = part.in_type_of(&weight);

@@ -90,8 +90,7 @@ impl Scale {
             Some(factor) => factor.to_device(&scale.device()).cast(scale.dtype()) * scale,
             None => scale,
         };
-        // Infinity, and one over 0, are NaN here.
-        let refused = is_no_norm(norm * factor.clone());
+        let refused = is_not_finite(norm * factor.clone());
         Self {
             factor: factor.mask_fill(refused.clone(), 0.0),
             refused,
@@ -99,10 +98,9 @@ impl Scale {
     }
 }
 
-/// Whether a norm, or the square of one, is infinite or NaN.
-pub fn is_no_norm(norm: Tensor<1>) -> Tensor<1, Bool> {
-    let is_nan = norm.clone().is_nan();
-    is_nan.bool_or(norm.equal_elem(f64::INFINITY))
+/// Whether a number is infinite or NaN.
+pub(crate) fn is_not_finite(number: Tensor<1>) -> Tensor<1, Bool> {
+    (number * 0.0).is_nan()
 }
 
 /// The climbed parameter w + rho T² g / (norm + eps), of w's shape, type and device.

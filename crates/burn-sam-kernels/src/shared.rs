@@ -60,9 +60,9 @@ impl<T: Clone, K: PartialEq> Shared<T, K> {
 
 /// A number, in any multiple.
 #[derive(Clone, Debug)]
-pub(crate) struct Number(Shared<Tensor<1>, (Device, FloatDType, usize, u64)>);
+pub(crate) struct Factor(Shared<Tensor<1>, (Device, FloatDType, usize, u64)>);
 
-impl Number {
+impl Factor {
     /// For operations on these parts, each with a multiple of the number.
     pub(crate) fn new<'a>(value: Tensor<1>, parts: impl Iterator<Item = (&'a Part, f64)>) -> Self {
         Self(Shared::new(
@@ -88,9 +88,9 @@ impl Number {
 
 /// A flag, for [`Tensor::mask_fill`], which spreads it on every backend.
 #[derive(Clone, Debug)]
-pub(crate) struct Flag(Shared<Tensor<1, Bool>, (Device, usize)>);
+pub(crate) struct Mask(Shared<Tensor<1, Bool>, (Device, usize)>);
 
-impl Flag {
+impl Mask {
     /// For operations on these parts.
     pub(crate) fn new<'a>(value: Tensor<1, Bool>, parts: impl Iterator<Item = &'a Part>) -> Self {
         Self(Shared::new(

@@ -2,6 +2,7 @@
 
 use burn::tensor::Tensor;
 
+use crate::number::Number;
 use crate::operation::Reduction;
 use crate::part::Part;
 use crate::vector::{Row, Vector, by_device, lists};
@@ -14,32 +15,29 @@ const FEW: usize = 1 << 14;
 const MANY: usize = 1 << 16;
 
 impl Vector {
-    /// |v|², of shape `[1]`; `None` of no parts. The sum is f64 if any part is, and f32 otherwise. It is not finite
-    /// if any element is not.
-    pub fn squared_norm(&self) -> Option<Tensor<1>> {
+    /// |v|²; `None` of no parts. The sum is f64 if any part is, and f32 otherwise. It is not finite if any element is not.
+    pub fn squared_norm(&self) -> Option<Number> {
         let rows = self.iter().map(|part| (part, [None, None]));
         let [sum] = reduce(rows.collect(), Reduction::SquaredNorm { eta: None })?;
         Some(sum)
     }
 
-    /// <a, a>, <a, b> and <b, b>, each of shape `[1]`, over the parameters of which both have a part; `None` if there
-    /// is none. The sums are f64 if any part of a is, and f32 otherwise.
+    /// <a, a>, <a, b> and <b, b>, over the parameters of which both have a part; `None` if there is none. The sums are f64 if any part of a is, and f32 otherwise.
     ///
     /// # Panics
     ///
     /// If the parts of a parameter differ in shape.
-    pub fn products(&self, other: &Self) -> Option<[Tensor<1>; 3]> {
+    pub fn products(&self, other: &Self) -> Option<[Number; 3]> {
         let rows = (self.iter()).filter_map(|a| Some((a, [Some(other.like(a)?), None])));
         reduce(rows.collect(), Reduction::InnerProducts)
     }
 
-    /// |v|², and how steep v is along a way: <v, to - from>. Each of shape `[1]`, over the parameters of which all three
-    /// have a part; `None` if there is none. The sums are f64 if any part of v is, and f32 otherwise.
+    /// |v|², and how steep v is along a way: <v, to - from>, over the parameters of which all three have a part; `None` if there is none. The sums are f64 if any part of v is, and f32 otherwise.
     ///
     /// # Panics
     ///
     /// If the parts of a parameter differ in shape.
-    pub fn slope(&self, from: &Self, to: &Self) -> Option<[Tensor<1>; 2]> {
+    pub fn slope(&self, from: &Self, to: &Self) -> Option<[Number; 2]> {
         let rows =
             (self.iter()).filter_map(|a| Some((a, [Some(to.like(a)?), Some(from.like(a)?)])));
         reduce(rows.collect(), Reduction::Slope)
@@ -50,24 +48,33 @@ impl Vector {
 pub(crate) fn reduce<'a, const N: usize>(
     rows: Vec<Row<'a, &'a Part>>,
     reduction: Reduction,
-) -> Option<[Tensor<1>; N]> {
+) -> Option<[Number; N]> {
+    let (with, without): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(a, _)| a.has_kernels());
+    let by_kernels = by_device(with, |(a, _)| a).into_iter().map(|(_, rows)| {
+        let (a, others) = lists(rows);
+        Number::all(kernels::reduce(&a, &others, reduction))
+    });
+    let add = |sums: [Number; N], others: [Number; N]| {
+        let mut others = others.into_iter();
+        sums.map(|sum| sum + others.next().expect("as many"))
+    };
+    let portably = reduce_portably(without, reduction);
+    by_kernels.chain(portably).reduce(add)
+}
+
+/// Sums over rows of parts without kernels; `None` of no rows.
+fn reduce_portably<'a, const N: usize>(
+    rows: Vec<Row<'a, &'a Part>>,
+    reduction: Reduction,
+) -> Option<[Number; N]> {
     let mut sums: [Vec<Tensor<1>>; N] = [const { Vec::new() }; N];
     let mut add = |of: Vec<Tensor<1>>| {
         for (sums, sum) in sums.iter_mut().zip(of) {
             sums.push(sum);
         }
     };
-    let (with, without): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(a, _)| a.has_kernels());
-    for (_, rows) in by_device(with, |(a, _)| a) {
-        let (a, others) = lists(rows);
-        let of = kernels::reduce(&a, &others, reduction);
-        add(match N {
-            1 => vec![of],
-            _ => (0..N).map(|index| of.clone().narrow(0, index, 1)).collect(),
-        });
-    }
     let (small, large) =
-        (without.into_iter()).partition::<Vec<_>, _>(|(a, _)| a.shape().num_elements() <= FEW);
+        (rows.into_iter()).partition::<Vec<_>, _>(|(a, _)| a.shape().num_elements() <= FEW);
     for (a, others) in &large {
         let others = others.each_ref().map(Option::as_deref);
         add(a.portable_reduce(others, reduction));
@@ -83,7 +90,7 @@ pub(crate) fn reduce<'a, const N: usize>(
     }
     let totals = sums.map(portable::total);
     let is_all = totals.iter().all(Option::is_some);
-    is_all.then(|| totals.map(|total| total.expect("seen before")))
+    is_all.then(|| totals.map(|total| Number::from(total.expect("seen before"))))
 }
 
 /// Rows by the first part's device and type, with no more elements than may be put together.

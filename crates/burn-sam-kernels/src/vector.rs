@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 
 use crate::internals::WITHOUT_KERNELS;
 use crate::part::Part;
@@ -144,21 +144,6 @@ pub(crate) fn by_device<R>(rows: Vec<R>, part: impl Fn(&R) -> &Part) -> Vec<(Dev
         }
     }
     groups
-}
-
-/// Numbers of shape `[1]` one after the other, on a device.
-pub(crate) fn beside<'a>(
-    numbers: impl Iterator<Item = &'a Tensor<1>>,
-    device: &Device,
-    dtype: FloatDType,
-) -> Tensor<1> {
-    let mut numbers: Vec<Tensor<1>> = numbers
-        .map(|number| number.clone().cast(dtype).to_device(device))
-        .collect();
-    match numbers.len() {
-        1 => numbers.remove(0),
-        _ => Tensor::cat(numbers, 0),
-    }
 }
 
 /// The values of a tensor, if they can be had without waiting for a device: on the CPU backends that have kernels here.

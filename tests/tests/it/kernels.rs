@@ -1,9 +1,9 @@
 //! The operations by themselves; `ascent` tests what they make together.
 
-use burn::tensor::{Bool, DType, Device, Tensor};
+use burn::tensor::{DType, Device, Tensor};
 use burn_sam_kernels::internals::WithoutKernels;
 use burn_sam_kernels::portable::{self, Scale, inner_product, perturb, sum_of_squares, total};
-use burn_sam_kernels::{Along, Instead, Length, Part, Vector};
+use burn_sam_kernels::{Along, Instead, Length, Number, Part, Vector};
 use burn_sam_tests::{
     cpu_devices, devices, panic_message, pseudo_random, random_cases, read, tensor,
 };
@@ -111,15 +111,12 @@ fn vectors_reach_across_devices_and_write_in_place_only_what_is_theirs() {
     let held = of([1.0, 2.0], flex);
     let a = || vector([held.clone(), of([5.0, 6.0], ndarray)]);
     let b = vector([of([3.0, 4.0], ndarray), of([7.0, 8.0], flex)]);
-    let products = a().products(&b).unwrap().map(|product| read(product)[0]);
+    let products = a().products(&b).unwrap().map(|product| product.read());
     assert_eq!(products, [66.0, 94.0, 138.0]);
     let twice = vector([of([6.0, 8.0], flex), of([14.0, 16.0], ndarray)]);
-    let slope = a()
-        .slope(&b, &twice)
-        .unwrap()
-        .map(|product| read(product)[0]);
+    let slope = a().slope(&b, &twice).unwrap().map(|product| product.read());
     assert_eq!(slope, [66.0, 94.0]);
-    let number = |value: f32| Tensor::<1>::from_floats([value], ndarray);
+    let number = |value: f32| Number::from(Tensor::from_floats([value], ndarray));
     let combined = tensors::<1>(a().combine(number(2.0), &[(&b, number(-1.0))]));
     assert_eq!(
         [combined[0].device(), combined[1].device()],
@@ -160,7 +157,7 @@ fn parts_are_told_by_their_places() {
             vector.into_iter().map(value).collect()
         };
         let (a, b) = (of(&[0, 2, 3]), of(&[1, 2]));
-        let [aa, ab, bb] = a.products(&b).unwrap().map(|product| read(product)[0]);
+        let [aa, ab, bb] = a.products(&b).unwrap().map(|product| product.read());
         assert_eq!([aa, ab, bb], [9.0, 9.0, 9.0]);
         assert!(a.products(&of(&[1])).is_none());
         let twice = a.clone().combine(1.0, &[(&b, 1.0)]);
@@ -175,14 +172,13 @@ fn parts_are_told_by_their_places() {
         let message = panic_message(|| of(&[1, 1]));
         assert!(message.contains("in the module's order"), "{message}");
         let along = gradient(None);
-        let norm = Length::new(Tensor::ones([1], &device), 0.0, None);
+        let norm = Length::new(1.0, 0.0, None);
         let message = panic_message(|| a.clone().path(&b, along).end(|_| 1.0, &norm));
         assert!(
             message.contains("miss the parameter at place 0"),
             "{message}"
         );
-        let flag = Tensor::<1>::ones([1], &device).bool();
-        let message = panic_message(|| a.clone().scaled_or(None, flag, Instead::Vector(&b)));
+        let message = panic_message(|| a.clone().scaled_or(None, true.into(), Instead::Vector(&b)));
         assert!(message.contains("misses a parameter"), "{message}");
         let part = a.get(0).unwrap().clone();
         let message = panic_message(|| part.into_tensor::<2>());
@@ -201,7 +197,7 @@ fn parameters_climb_along_their_updates() {
         let befores = vector([before.clone(), before.clone()]);
         let path = befores.path(&weights, Along::Update);
         let norm = path.squared_length().unwrap();
-        assert_eq!(read(norm.clone()), [50.0]);
+        assert_eq!(norm.read(), 50.0);
         let quarter = Length::new(norm / 2.0, 0.0, None);
         let rho = |place| [10.0, 0.0][place];
         let climbed = path.end(rho, &quarter);
@@ -292,8 +288,7 @@ proptest! {
                     }).collect()).unwrap()
                 });
                 for (product, expected) in products.into_iter().chain(slope).zip(expected) {
-                    prop_assert_eq!(product.dtype(), wide);
-                    let (product, expected) = (one(product), one(expected));
+                    let (product, expected) = (product.read(), one(expected));
                     let bound = f64::min(tolerance, 1e-5) * (1.0 + expected.abs()) * 10.0;
                     prop_assert!(
                         (product - expected).abs() <= bound || (!product.is_finite() && !expected.is_finite()),
@@ -308,9 +303,9 @@ proptest! {
                     [0, 1, 2].map(|term| terms.iter().map(|terms| terms[term].clone()).collect())
                 };
                 for (share, way) in [(None, false), (Some(0.5), false), (None, true), (Some(0.5), true)] {
-                    let number = |value: f64| Tensor::<1>::from_data([value], (&device, wide));
+                    let number = |value: f64| Number::from(Tensor::from_data([value], (&device, wide)));
                     let [a, b, c] = all([!flag, flag, flag].map(|taken| if taken { 1.0 } else { bad }));
-                    let taken = Tensor::<1, Bool>::from_data([flag], &device);
+                    let taken = number(f64::from(flag)).is(1.0);
                     let [b, c] = [b, c].map(vector);
                     let instead = match way {
                         false => Instead::Vector(&b),
@@ -342,8 +337,9 @@ proptest! {
                         .map(|value| Tensor::from_data([*value], (device, wide)))
                         .collect()
                 };
-                let (others, numbers) = ([of(1), of(2)], on(&device));
-                let others: Vec<(&Vector, Tensor<1>)> =
+                let numbers: Vec<Number> = on(&device).into_iter().map(Number::from).collect();
+                let others = [of(1), of(2)];
+                let others: Vec<(&Vector, Number)> =
                     others.iter().zip(numbers[1..].iter().cloned()).collect();
                 let combined = of(0).combine(numbers[0].clone(), &others);
                 let by_numbers: Vec<(&Vector, f64)> = (others.iter().zip(&coefficients[1..]))
@@ -433,7 +429,7 @@ proptest! {
                 let bound = |of: f64| tolerance * (1.0 + of.abs());
                 // Small tensors are summed together, in another order, and on some backends one by one.
                 let of_sums = if has_kernels || dtype == DType::F64 { 1.0 } else { 100.0 };
-                let (sum, expected) = (one(norm.clone()), one(reference.clone()));
+                let (sum, expected) = (norm.read(), one(reference.clone()));
                 prop_assert!(
                     (sum - expected).abs() <= of_sums * bound(expected)
                         || (!sum.is_finite() && !expected.is_finite()),
@@ -442,7 +438,7 @@ proptest! {
 
                 let on = |device: &Device| factor.map(|factor| Tensor::from_data([factor], (device, DType::F32)));
                 let scale = Scale::new(reference, 1e-12, on(reference_device));
-                let norm = Length::new(norm, 1e-12, on(&device));
+                let norm = Length::new(norm, 1e-12, on(&device).map(Number::from));
                 let climbed = path.end(|place| rhos[place], &norm);
                 let climbed = tensors::<3>(climbed);
                 prop_assert_eq!(climbed.len(), references.len());
@@ -492,7 +488,7 @@ fn climb_far(device: &Device, eta: Option<f64>) -> (f64, Vec<f64>) {
     let (weights, grads) = (vector([make(1)]), vector([make(2)]));
     let path = grads.path(&weights, gradient(eta));
     let norm = path.squared_length().unwrap();
-    let sum = one(norm.clone());
+    let sum = norm.read();
     let norm = Length::new(norm, 0.0, None);
     let climbed = path.end(|_| 0.5, &norm);
     (sum, values_of(tensors::<1>(climbed).remove(0)).collect())
@@ -554,7 +550,7 @@ fn a_gradient_of_another_shape_is_refused() {
     let device = &cpu_devices()[0];
     let weights = vector([Tensor::<1>::zeros([3], device)]);
     let grads = vector([Tensor::<1>::zeros([4], device)]);
-    let norm = Length::new(Tensor::ones([1], device), 0.0, None);
+    let norm = Length::new(1.0, 0.0, None);
     let message = panic_message(|| grads.path(&weights, gradient(None)).end(|_| 0.1, &norm));
     assert!(message.contains("must have the same shape"), "{message}");
 }

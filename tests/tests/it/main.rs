@@ -12,6 +12,7 @@ mod landscape;
 mod learner;
 mod methods;
 mod modules;
+mod numbers;
 mod one_pass;
 mod optimizer;
 mod picture;

@@ -9,7 +9,8 @@ use burn_fusion::custom::{
 };
 use burn_fusion::{Fusion, FusionBackend, FusionHandle, FusionTensor};
 
-use crate::backend::{Floats, ListBackend};
+use crate::backend::{Floats, ListBackend, NumberBackend};
+use crate::formula::Program;
 use crate::operation::{Reduction, Update};
 use crate::portable::accumulation_dtype;
 
@@ -54,6 +55,21 @@ impl<B: FusionBackend + ListBackend> ListBackend for Fusion<B> {
             let write = inputs.split_off(count);
             B::update(Floats(inputs), Floats(write), scalars, update.clone()).0
         }))
+    }
+}
+
+impl<B: FusionBackend + NumberBackend> NumberBackend for Fusion<B> {
+    fn compute(tensors: Floats<Self>, constants: Vec<f64>, program: Program) -> FloatTensor<Self> {
+        let dtype = tensors.0[0].dtype;
+        let outputs = vec![(Shape::from([program.outputs.len()]), dtype)];
+        let queued = queue::<B>("burn_sam_compute", tensors.0, outputs, move |tensors| {
+            vec![B::compute(
+                Floats(tensors),
+                constants.clone(),
+                program.clone(),
+            )]
+        });
+        queued.into_iter().next().expect("one output")
     }
 }
 

@@ -20,7 +20,8 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 
-use crate::backend::{Floats, ListBackend};
+use crate::backend::{Floats, ListBackend, NumberBackend};
+use crate::formula::Program;
 use crate::operation::{Along, Reduction, Update};
 use crate::portable::accumulation_dtype;
 use shaders::{Direction, Sums, UNITS};
@@ -196,6 +197,34 @@ impl ListBackend for CubeBackend {
             }
         }
         Floats(written)
+    }
+}
+
+impl NumberBackend for CubeBackend {
+    fn compute(tensors: Floats<Self>, constants: Vec<f64>, program: Program) -> CubeTensor {
+        let like = &tensors.0[0];
+        let (client, dtype) = (like.client.clone(), like.dtype);
+        let shape = Shape::from([program.outputs.len()]);
+        let made = empty_device_contiguous_dtype(client.clone(), like.device.clone(), shape, dtype);
+        let tensors = tensors.0.into_iter().map(into_contiguous);
+        let tensors = tensors.map(|tensor| buffer(tensor, 1)).collect();
+        let constants = constants.into_iter().map(|value| scalar(value, dtype));
+        LAUNCHES.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the program's elements are within their tensors, and its outputs are as many as the buffer has.
+        unsafe {
+            shaders::compute::launch_unchecked(
+                &client,
+                CubeCount::new_single(),
+                CubeDim::new_single(),
+                AddressType::default(),
+                tensors,
+                constants.collect(),
+                buffer(made.clone(), 1),
+                program,
+                dtype_to_storage_type(dtype),
+            );
+        }
+        made
     }
 }
 

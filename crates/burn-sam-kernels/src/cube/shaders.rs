@@ -3,6 +3,7 @@
 
 use burn_cubecl::cubecl::{self, prelude::*};
 
+use crate::formula::{Operation, Program};
 use crate::operation::Along;
 
 /// The units (threads) of a cube.
@@ -318,4 +319,62 @@ fn term<F: Float, A: Float, N: Size>(value: Vector<F, N>, coefficient: A) -> Vec
     let nothing = Vector::<A, N>::new(A::new(0.0));
     let term = Vector::<A, N>::cast_from(value) * Vector::<A, N>::new(coefficient);
     select(coefficient == A::new(0.0), nothing, term)
+}
+
+/// Writes what a program is asked for.
+///
+/// * `tensors` - whose elements it begins with.
+#[cube(launch_unchecked, address_type = "dynamic", create_dummy_kernel)]
+pub(super) fn compute<A: Float>(
+    tensors: &Sequence<Box<[A]>>,
+    constants: &Sequence<InputScalar>,
+    outputs: &mut [A],
+    #[comptime] program: Program,
+    #[define(A)] _dtype: ElemType,
+) {
+    let mut numbers = Sequence::<A>::new();
+    #[unroll]
+    for i in 0..program.elements.len() {
+        let [tensor, element] = comptime!(program.elements[i]);
+        numbers.push(tensors[tensor][element]);
+    }
+    #[unroll]
+    for i in 0..program.constants {
+        numbers.push(constants[i].get::<A>());
+    }
+    #[unroll]
+    for i in 0..program.steps.len() {
+        let [x, y, z] = comptime!(program.steps[i].arguments);
+        let operation = comptime!(program.steps[i].operation);
+        let made = step::<A>(numbers[x], numbers[y], numbers[z], operation);
+        numbers.push(made);
+    }
+    #[unroll]
+    for i in 0..program.outputs.len() {
+        outputs[i] = numbers[comptime!(program.outputs[i])];
+    }
+}
+
+#[cube]
+fn step<A: Float>(x: A, y: A, z: A, #[comptime] operation: Operation) -> A {
+    let (one, zero) = (A::new(1.0), A::new(0.0));
+    match operation {
+        Operation::Add => x + y,
+        Operation::Sub => x - y,
+        Operation::Mul => x * y,
+        Operation::Div => x / y,
+        Operation::Sqrt => x.sqrt(),
+        // Vulkan has no power of an f64, and gives another number.
+        Operation::Powf => A::cast_from(f32::cast_from(x).powf(f32::cast_from(y))),
+        Operation::Clamp => select(x < y, y, select(x > z, z, x)),
+        Operation::Select => select(x == zero, z, y),
+        Operation::Less => select(x < y, one, zero),
+        Operation::LessEqual => select(x <= y, one, zero),
+        Operation::Equal => select(x == y, one, zero),
+        Operation::IsNan => select(bool::cast_from(x.is_nan()), one, zero),
+        Operation::IsNotFinite => select(is_finite::<A>(x), zero, one),
+        Operation::Or => select(x + y == zero, zero, one),
+        Operation::And => x * y,
+        Operation::Not => one - x,
+    }
 }

@@ -14,6 +14,7 @@ use burn_fusion::custom::StreamId;
 use cubecl_common::device::{DeviceId, ServiceId};
 
 use super::shaders::{self, Direction, Sums, UNITS};
+use crate::formula::{Operation, Program, Step};
 
 /// The shaders' names and WGSL sources, for launches with so many tensors a list, in all their forms. Made
 /// without a device, for the tests, which translate them for other graphics APIs.
@@ -50,7 +51,18 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
     }
 
     let total = source!(total, buffer(), 0, buffer(), wide);
-    let mut sources = vec![("total".to_string(), total)];
+    let compute = source!(
+        compute,
+        buffers(tensors),
+        [scalar()].into(),
+        buffer(),
+        all_operations(tensors),
+        wide,
+    );
+    let mut sources = vec![
+        ("total".to_string(), total),
+        ("compute".to_string(), compute),
+    ];
     for sums in [
         Sums::Squares,
         Sums::ScaledSquares,
@@ -125,6 +137,24 @@ pub fn wgsl(tensors: usize, half: bool, vector_size: usize) -> Vec<(String, Stri
         sources.push((format!("combine, {terms} terms"), source));
     }
     sources
+}
+
+/// A program of all operations, on the first elements of so many tensors.
+fn all_operations(tensors: usize) -> Program {
+    let steps = Operation::ALL
+        .into_iter()
+        .enumerate()
+        .map(|(index, operation)| Step {
+            operation,
+            arguments: [index, index + 1, tensors],
+        });
+    let steps: Vec<Step> = steps.collect();
+    Program {
+        elements: (0..tensors).map(|tensor| [tensor, 0]).collect(),
+        constants: 1,
+        outputs: vec![tensors + steps.len()],
+        steps,
+    }
 }
 
 fn compile(kernel: &impl CubeKernel) -> String {

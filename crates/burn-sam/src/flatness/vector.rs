@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use burn::module::Module;
 use burn::tensor::{DType, Device, Shape, Tensor, TensorData};
-use burn_sam_kernels::{self as kernels, Part};
+use burn_sam_kernels::{self as kernels, Number, Part};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand_distr::StandardNormal;
@@ -228,7 +228,6 @@ fn draw(like: &Part, value: &mut impl FnMut() -> f64, dtype: DType) -> Tensor<1>
 }
 
 /// The value of a sum, which is 0 of nothing.
-fn read(sum: Option<Tensor<1>>) -> f64 {
-    let value = sum.and_then(|sum| sum.into_data().iter::<f64>().next());
-    value.unwrap_or_default()
+fn read(sum: Option<Number>) -> f64 {
+    sum.map_or(0.0, |sum| sum.read())
 }

@@ -23,7 +23,7 @@ pub use between::Between;
 pub use descent::Descent;
 pub(crate) use descent::{Alone, Of};
 pub(crate) use keep::{How, Keep};
-pub(crate) use number::{Flag, Number, beside};
+pub(crate) use number::{beside, tensor_like};
 pub use radius::Radius;
 pub(crate) use radius::{At, Factor, Needs, Pace, Seen};
 
@@ -328,9 +328,8 @@ impl Method {
 #[cfg(test)]
 pub(crate) mod tests {
     use burn::tensor::{DType, Device, Tensor, TensorData};
-    use burn_sam_kernels::{Part, Vector};
-
-    use super::number::Number;
+    use burn_sam_kernels::internals::WithoutKernels;
+    use burn_sam_kernels::{Number, Part, Vector};
 
     /// Values of shape `[values]`, in f64.
     pub(crate) fn numbers(values: &[f64]) -> Tensor<1> {
@@ -339,15 +338,14 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn read(number: Number) -> f64 {
-        match number {
-            Number::Host(value) => value,
-            Number::Device(value) => value.into_data().iter().next().unwrap(),
-        }
+        number.read()
     }
 
-    /// Where a number can be.
-    pub(crate) const PLACES: [fn(f64) -> Number; 2] =
-        [Number::Host, |value| Number::Device(numbers(&[value]))];
+    /// Where a number can be: the host's, and a device's.
+    pub(crate) const PLACES: [fn(f64) -> Number; 2] = [Number::from, |value| {
+        let _on_device = WithoutKernels::new();
+        Number::from(numbers(&[value]))
+    }];
 
     /// A vector of one parameter.
     pub(crate) fn vector(values: &[f64]) -> Vector {

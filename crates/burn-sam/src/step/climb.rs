@@ -8,8 +8,7 @@
 //! parameters that d has a part of; rho is the parameter's group's. T may be 1 for biases alone.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
-use burn_sam_kernels::{Along, Length, Path, Vector, portable::total};
+use burn_sam_kernels::{Along, Length, Number, Path, Vector};
 
 use super::survey::Survey;
 use super::walk::replace;
@@ -27,9 +26,9 @@ pub(crate) struct Ascended<M> {
 #[derive(Clone, Debug)]
 pub(crate) struct Way {
     /// |g|², if that is what the climb was measured by.
-    pub(crate) squared_norm: Tensor<1>,
+    pub(crate) squared_norm: Number,
     /// |g| + eps, over the factor of all radii: how many times the way g is, for a rho of 1.
-    pub(crate) per_rho: Tensor<1>,
+    pub(crate) per_rho: Number,
     /// The same factor for radii on the host.
     pub(crate) factor: f64,
     /// The gradients of parameters whose rho is 0, which nothing was written over.
@@ -81,8 +80,8 @@ pub(crate) fn climb<M: Module>(
         false => vec![path(vector, method.adaptive_eta())],
     };
 
-    let norms = paths.iter().filter_map(Path::squared_length);
-    let Some(squared_norm) = total(norms.collect()) else {
+    let squared_norms = paths.iter().filter_map(Path::squared_length);
+    let Some(squared_norm) = squared_norms.reduce(|sum, other| sum + other) else {
         return Ascended {
             module: replace(module, Vector::new()),
             way: None,

@@ -2,13 +2,12 @@
 //! gets. Where the climb went over an edge, that is g, whatever the method.
 
 use burn::module::Module;
-use burn::tensor::{Bool, Tensor};
-use burn_sam_kernels::{Instead, Part, Vector};
+use burn_sam_kernels::{Flag, Instead, Number, Part, Vector};
 
 use super::climb::Way;
 use super::survey::Survey;
 use super::walk;
-use crate::method::{Flag, Method, Number, Of, beside};
+use crate::method::{Method, Of};
 
 /// What the descent knows of the gradients g at w.
 #[derive(Clone, Debug)]
@@ -67,20 +66,16 @@ fn weigh(
     ratio: impl FnOnce(&Number, &Number) -> Option<Number>,
 ) -> (Vector, Option<Number>) {
     let both = (at_w.grads).and_then(|g| g.products(&h).map(|products| (g, products)));
-    let Some((g, products)) = both else {
+    let Some((g, [gg, gh, hh])) = both else {
         return (h, None);
     };
-    let [gg, gh, hh] = products.map(Number::of);
     let ratio = ratio(&gg, &hh);
-    let refused = gg.is_no_norm();
+    let refused = gg.is_not_finite();
     let over_the_edge = is_rescued.then(|| over_the_edge(&gg, &hh));
     let [mut x, mut y] = coefficients([gg, gh, hh]);
-    (x, y) = (x.or_if(refused.clone(), 1.0), y.or_if(refused, 0.0));
-    if let Some(over_the_edge) = over_the_edge {
-        (x, y) = (
-            x.or_if(over_the_edge.clone(), 0.0),
-            y.or_if(over_the_edge, 1.0),
-        );
+    (x, y) = (x.or_if(&refused, 1.0), y.or_if(&refused, 0.0));
+    if let Some(over) = over_the_edge {
+        (x, y) = (x.or_if(&over, 0.0), y.or_if(&over, 1.0));
     }
     (h.combine(x, &[(&g, y)]), ratio)
 }
@@ -99,33 +94,30 @@ fn limit<M: Module>(
         Some(way) => h.squared_norm().map(|hh| (way.squared_norm.clone(), hh)),
         None => (kept.as_ref().and_then(|kept| kept.products(&h))).map(|[gg, _, hh]| (gg, hh)),
     };
-    let Some((gg, norm)) = norms else {
+    let Some((gg, hh)) = norms else {
         return (h, None);
     };
-    let [gg, hh] = [beside(gg, &norm), norm.clone()].map(Number::of);
     let ratio = ratio(&gg, &hh);
-    let share = share.map(|share| share(&gg, &hh).or_if(hh.is_no_norm(), 1.0));
+    let share = share.map(|share| share(&gg, &hh).or_if(&hh.is_not_finite(), 1.0));
     let shortened = |h: Vector, share: Option<Number>| match share {
-        None | Some(Number::Host(1.0)) => h,
+        None => h,
+        Some(share) if share.host() == Some(1.0) => h,
         Some(share) => h.scaled(share),
     };
-    let over_the_edge = || over_the_edge(&gg, &hh);
+    let over_the_edge = over_the_edge(&gg, &hh);
     // Where reading waits for nothing, most steps are done here.
-    if hh.host().is_some() && matches!(over_the_edge(), Flag::Host(false)) {
+    if over_the_edge.host() == Some(false) {
         return (shortened(h, share), ratio);
     }
-    let on_device = |share: Option<Number>| share.map(|share| Number::tensor([share], &norm));
     // Other workers would read off another g.
     let is_readable = at_w.is_only_way && !survey.is_distributed;
     let descent = match (climbed, kept, at_w.way) {
         (Some(_), Some(g), _) => {
-            let flag = over_the_edge().tensor(&norm.device());
             let g = g.padded(&h);
-            h.scaled_or(on_device(share), flag, Instead::Vector(&g))
+            h.scaled_or(share, over_the_edge, Instead::Vector(&g))
         }
         (Some(climbed), None, Some(way)) if is_readable => {
-            let flag = over_the_edge().tensor(&norm.device());
-            restored(survey, climbed, h, way, on_device(share), flag)
+            restored(survey, climbed, h, way, share, over_the_edge)
         }
         _ => shortened(h, share),
     };
@@ -138,8 +130,8 @@ fn restored<M: Module>(
     climbed: M,
     h: Vector,
     way: Way,
-    share: Option<Tensor<1>>,
-    over_the_edge: Tensor<1, Bool>,
+    share: Option<Number>,
+    over_the_edge: Flag,
 ) -> Vector {
     let mut ends = walk::weights(&climbed);
     drop(climbed);
@@ -156,7 +148,7 @@ fn restored<M: Module>(
         let instead = Instead::Way {
             from: &survey.weights,
             to,
-            times: way.per_rho.clone() / rho,
+            times: &way.per_rho / rho,
         };
         h.scaled_or(share.clone(), over_the_edge.clone(), instead)
     });
@@ -178,5 +170,5 @@ pub(crate) fn by_value(vector: Vector, value: impl Fn(usize) -> f64) -> Vec<(f64
 
 /// Whether the climb went over an edge, of the squared norms of g and h.
 fn over_the_edge(gg: &Number, hh: &Number) -> Flag {
-    gg.is_no_norm().not().and(hh.is_no_norm())
+    gg.is_not_finite().not().and(&hh.is_not_finite())
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use burn::module::{Module, Param, ParamId};
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use burn_sam_kernels::{Part, Vector};
+use burn_sam_kernels::{Number, Part, Vector};
 
 use super::survey::Survey;
 use super::walk::{Leaf, each, each_parameter, trainable, weights};
@@ -233,7 +233,7 @@ impl Memory {
         let state = self.state.as_ref();
         Factor {
             host: law.factor(at),
-            device: state.map(|state| state.val().narrow(0, 0, 1) / method.rho),
+            device: state.map(|state| Number::at(state.val(), 0) / method.rho),
             by_length: law.by_length(at),
         }
     }

@@ -12,9 +12,9 @@ mod walk;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
-use burn_sam_kernels::Vector;
+use burn_sam_kernels::{Number, Vector};
 
-use crate::method::{Direction, From, Method, Number, Of, OnePass, Seen, beside};
+use crate::method::{Direction, From, Method, Of, OnePass, Seen, tensor_like};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
 pub(crate) use memory::Memory;
@@ -96,7 +96,7 @@ pub(crate) struct Taken<T> {
     /// What is the base optimizer's, and what is to be remembered.
     pub(crate) grads: GradientsParams,
     /// How much the loss has risen from w to the only pass, estimated.
-    rise: Option<Tensor<1>>,
+    rise: Option<Number>,
     /// |h| / |g|, if it is known.
     ratio: Option<Number>,
 }
@@ -119,7 +119,8 @@ impl<T> Taken<T> {
         }
         let climbed = loss(self.passes.climbed.as_ref()?)?.mean();
         let rise = self.rise.clone()?;
-        Some(climbed.clone() - beside(rise, &climbed))
+        let at_w = Number::from(climbed.clone()) - rise;
+        Some(tensor_like([at_w], &climbed))
     }
 }
 

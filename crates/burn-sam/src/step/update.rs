@@ -4,12 +4,12 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::{Module, Param, ParamId};
 use burn::optim::{GradientsParams, MultiGradientsParams};
 use burn::tensor::Tensor;
-use burn_sam_kernels::{Part, Vector, known};
+use burn_sam_kernels::{Number, Part, Vector, known};
 
 use super::descent::by_value;
 use super::memory::{Memory, Slot};
 use super::walk::{Leaf, each, each_with_path, replace};
-use crate::method::{How, Method, Number, Seen, beside};
+use crate::method::{How, Method, Seen, beside, tensor_like};
 
 /// Reports: registered with the gradients, under ids of their own.
 impl Memory {
@@ -44,7 +44,7 @@ impl Memory {
         &self,
         method: &Method,
         h: Vector,
-        hh: Option<Tensor<1>>,
+        hh: Option<Number>,
     ) -> (Vector, Option<Number>) {
         let (Some(alone), Some(kept)) = (method.alone(), &self.length) else {
             return (h, None);
@@ -52,8 +52,7 @@ impl Memory {
         let Some(hh) = hh.or_else(|| h.squared_norm()) else {
             return (h, None);
         };
-        let of_h = Number::of(beside(hh.sqrt(), &kept.val()));
-        let kept = Number::of(kept.val());
+        let (kept, of_h) = (Number::from(kept.val()), hh.sqrt());
         let share = (alone.share)(&kept, &of_h);
         let length = (alone.report)(&kept, &of_h);
         (h.scaled(share), Some(length))
@@ -62,7 +61,7 @@ impl Memory {
     /// Hands the length of a step's gradients to the update, with the gradients.
     pub(super) fn report_length(&self, grads: &mut GradientsParams, length: Number) {
         if let Some(kept) = &self.length {
-            let report = Number::tensor([length, Number::Host(1.0)], &kept.val());
+            let report = tensor_like([length, 1.0.into()], &kept.val());
             grads.register(kept.id, report);
         }
     }
@@ -110,8 +109,8 @@ impl Memory {
         {
             let kept = length.val();
             let [sum, count] = Number::all(beside(report, &kept));
-            let next = (alone.next)(Number::of(kept.clone()), sum / count);
-            *length = Param::initialized(length.id, Number::tensor([next], &kept));
+            let next = (alone.next)(Number::from(kept.clone()), sum / count);
+            *length = Param::initialized(length.id, tensor_like([next], &kept));
         }
         self.remark(method);
         self.is_under_way = true;
@@ -173,8 +172,8 @@ impl Memory {
         let Some(squares) = found.squared_norm() else {
             return;
         };
-        let share = Number::of(beside(share, &squares));
-        let refused = Number::of(squares).is_not_finite();
+        let share = Number::from(share);
+        let refused = squares.is_not_finite();
         let is_fresh: Vec<bool> = self.slots.iter().map(|slot| slot.is_fresh).collect();
         let places: Vec<usize> = self.slots.iter().map(|slot| slot.place).collect();
         let index = |place: usize| places.binary_search(&place).expect("a slot's place");
@@ -183,8 +182,8 @@ impl Memory {
                 true => (0.0, 1.0),
                 false => (decay, 1.0 - decay),
             };
-            let x = Number::Host(old).or_if(refused.clone(), 1.0);
-            let y = (new / share.clone()).or_if(refused.clone(), 0.0);
+            let x = Number::from(old).or_if(&refused, 1.0);
+            let y = (new / share.clone()).or_if(&refused, 0.0);
             let means = means
                 .clone()
                 .filtered(|place| is_fresh[index(place)] == fresh);

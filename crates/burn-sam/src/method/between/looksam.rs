@@ -5,12 +5,12 @@
 //! g + alpha |g| / |v| v,    v = h - <g_0, h> / |g_0|² g_0
 //! ```
 
-use burn_sam_kernels::Vector;
+use burn_sam_kernels::{Number, Vector};
 
 use super::way::Way;
 use crate::method::check;
 use crate::method::keep::{How, Keep};
-use crate::method::number::{Number, length_limit};
+use crate::method::number::length_limit;
 
 pub(super) struct Looksam {
     pub(super) alpha: f64,
@@ -30,29 +30,27 @@ impl Way for Looksam {
         let Some(v) = kept.map(|v| v.padded(&g)) else {
             return g;
         };
-        let Some(products) = g.products(&v) else {
+        let Some([gg, gv, vv]) = g.products(&v) else {
             return g;
         };
-        let [gg, gv, vv] = products.map(Number::of);
         let scale = (&gg / &vv).sqrt() * self.alpha;
-        let refused = scale.is_not_finite();
-        let scale = scale.or_if(refused, 0.0);
+        let scale = scale.or_if(&scale.is_not_finite(), 0.0);
         let share = match is_limited {
             true => {
                 let changed = &gg + (gv * 2.0 + vv * &scale) * &scale;
                 length_limit(&gg, &changed)
             }
-            false => Number::Host(1.0),
+            false => Number::from(1.0),
         };
         g.combine(share.clone(), &[(&v, share * scale)])
     }
 
     /// v, or zero where it is not finite.
     fn report(&self, g: &Vector, h: &Vector) -> Option<Vector> {
-        let [gg, gh, _] = g.products(h)?.map(Number::of);
+        let [gg, gh, _] = g.products(h)?;
         let along = gh / gg;
         let refused = along.is_not_finite();
-        let [x, y] = [Number::Host(1.0), -along].map(|number| number.or_if(refused.clone(), 0.0));
+        let [x, y] = [Number::from(1.0), -along].map(|number| number.or_if(&refused, 0.0));
         let of_both = h.clone().filtered(|place| g.get(place).is_some());
         Some(of_both.combine(x, &[(g, y)]))
     }

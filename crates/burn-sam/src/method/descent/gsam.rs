@@ -4,9 +4,10 @@
 //! h - alpha (g - <g, h> / |h|² h)
 //! ```
 
+use burn_sam_kernels::Number;
+
 use super::way::{Of, Way};
 use crate::method::check;
-use crate::method::number::Number;
 
 pub(super) struct Gsam {
     pub(super) alpha: f64,
@@ -22,7 +23,7 @@ impl Way for Gsam {
         Of::Both(Box::new(move |[_, gh, hh]| {
             // Of an h of zero, nothing is to be taken away.
             let along = (gh / hh).or(0.0);
-            [along * alpha + 1.0, Number::Host(-alpha)]
+            [along * alpha + 1.0, Number::from(-alpha)]
         }))
     }
 }

@@ -8,8 +8,10 @@
 //!
 //! which begins with the first |h|.
 
+use burn_sam_kernels::Number;
+
 use super::way::{Alone, Of, Way};
-use crate::method::number::{Number, length_limit};
+use crate::method::number::length_limit;
 
 pub(super) struct Limited;
 
@@ -22,9 +24,9 @@ impl Way for Limited {
         Some(Alone {
             share,
             report: |m, h| {
-                let most = m.clone().or(h) * 1.5;
+                let most = m.or(h) * 1.5;
                 // One that is not finite counts as the longest.
-                (h.clone().or_if(h.is_not_finite(), &most)).min(most)
+                h.or_if(&h.is_not_finite(), &most).min(most)
             },
             next: |m, h| m.or(&h) * 0.9 + h * 0.1,
         })
@@ -34,9 +36,9 @@ impl Way for Limited {
 /// min(1, m / (2 |h|)), with the first |h| in the place of an m that is not known; all of an h of 0, or one that is not
 /// finite.
 fn share(m: &Number, h: &Number) -> Number {
-    let share = (m.clone().or(h) / h * 0.5).at_most(1.0);
-    let as_it_is = share.is_nan().or(h.is_not_finite());
-    share.or_if(as_it_is, 1.0)
+    let share = (m.or(h) / h * 0.5).clamp(0.0, 1.0);
+    let as_it_is = share.is_nan().or(&h.is_not_finite());
+    share.or_if(&as_it_is, 1.0)
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
 //! What a descent is made of.
 
-use burn_sam_kernels::Vector;
+use burn_sam_kernels::{Number, Vector};
 
 use crate::method::keep::Keep;
-use crate::method::number::Number;
 
 /// What a descent is.
 pub(crate) trait Way {

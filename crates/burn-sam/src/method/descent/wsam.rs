@@ -6,12 +6,11 @@
 //!
 //! or, decoupled, g alone, with w moved by -lr a (h - g) after the base optimizer's update.
 
-use burn_sam_kernels::Vector;
+use burn_sam_kernels::{Number, Vector};
 
 use super::way::{Of, Way};
 use crate::method::check;
 use crate::method::keep::{How, Keep};
-use crate::method::number::Number;
 
 pub(super) struct Wsam {
     pub(super) gamma: f64,
@@ -36,7 +35,7 @@ impl Way for Wsam {
 
     fn of(&self) -> Of {
         let a = if self.decoupled { 0.0 } else { self.a() };
-        Of::Both(Box::new(move |_| [a, 1.0 - a].map(Number::Host)))
+        Of::Both(Box::new(move |_| [a, 1.0 - a].map(Number::from)))
     }
 
     /// h - g, or nothing where one of them is not finite.
@@ -44,9 +43,9 @@ impl Way for Wsam {
         if !self.decoupled {
             return None;
         }
-        let [gg, _, hh] = g.products(h)?.map(Number::of);
+        let [gg, _, hh] = g.products(h)?;
         let refused = (gg + hh).is_not_finite();
-        let [x, y] = [1.0, -1.0].map(|one| Number::Host(one).or_if(refused.clone(), 0.0));
+        let [x, y] = [1.0, -1.0].map(|one| Number::from(one).or_if(&refused, 0.0));
         let of_both = h.clone().filtered(|place| g.get(place).is_some());
         Some(of_both.combine(x, &[(g, y)]))
     }
@@ -66,13 +65,13 @@ mod tests {
         let Of::Both(of) = wsam(false).of() else {
             panic!("of both")
         };
-        let [x, y] = of([1.0; 3].map(Number::Host)).map(read);
+        let [x, y] = of([1.0; 3].map(Number::from)).map(read);
         assert!((x - 2.0).abs() < 1e-12 && (y + 1.0).abs() < 1e-12);
 
         let Of::Both(of) = wsam(true).of() else {
             panic!("of both")
         };
-        assert_eq!(of([1.0; 3].map(Number::Host)).map(read), [0.0, 1.0]);
+        assert_eq!(of([1.0; 3].map(Number::from)).map(read), [0.0, 1.0]);
         let (g, h) = (vector(&[1.0, 2.0]), vector(&[4.0, 1.0]));
         let moves = wsam(true).report(&g, &h).unwrap();
         assert_eq!(values(&moves), [3.0, -1.0]);

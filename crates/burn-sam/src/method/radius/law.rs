@@ -1,8 +1,7 @@
 //! What a law for rho is made of.
 
 use burn::tensor::Tensor;
-
-use crate::method::number::{Number, beside};
+use burn_sam_kernels::Number;
 
 /// What a law for rho is.
 pub(crate) trait Law {
@@ -99,13 +98,13 @@ pub(crate) struct Pace {
     pub(crate) one_pass: bool,
 }
 
-/// A number of shape `[1]`, made of a squared norm.
-pub(crate) type ByLength = Box<dyn Fn(&Tensor<1>) -> Tensor<1>>;
+/// A number made of a squared norm.
+pub(crate) type ByLength = Box<dyn Fn(&Number) -> Number>;
 
-/// What all radii are multiplied by at a step: a number, and a tensor of shape `[1]`.
+/// What all radii are multiplied by at a step: what the host is sure to know, and what it may not.
 pub(crate) struct Factor {
     pub(crate) host: f64,
-    pub(crate) device: Option<Tensor<1>>,
+    pub(crate) device: Option<Number>,
     pub(crate) by_length: Option<ByLength>,
 }
 
@@ -121,11 +120,11 @@ impl Factor {
         }
     }
 
-    /// The tensor, of a climb whose way has this squared norm.
-    pub(crate) fn of(&self, squared_norm: &Tensor<1>) -> Option<Tensor<1>> {
+    /// What the host may not know, of a climb whose way has this squared norm.
+    pub(crate) fn of(&self, squared_norm: &Number) -> Option<Number> {
         let by_length = self.by_length.as_ref().map(|factor| factor(squared_norm));
         match (by_length, self.device.clone()) {
-            (Some(one), Some(other)) => Some(one.clone() * beside(other, &one)),
+            (Some(one), Some(other)) => Some(one * other),
             (one, other) => one.or(other),
         }
     }

@@ -12,10 +12,11 @@
 //! has nothing to do with noise: there, the rise of a loss that is nearly 0, or nearly at a floor, is no measure.
 
 use burn::tensor::Tensor;
+use burn_sam_kernels::Number;
 
 use super::law::{Law, Needs, Pace, Seen};
 use crate::method::check;
-use crate::method::number::{Flag, Number, beside};
+use crate::method::number::{beside, tensor_like};
 
 pub(super) struct Rule {
     pub(super) rise: f64,
@@ -60,18 +61,15 @@ impl Law for Rule {
 
     /// The losses, the ratio, and that this is one of so many.
     fn report(&self, state: &Tensor<1>, Seen { losses, ratio }: Seen) -> Option<Tensor<1>> {
-        let [at_w, climbed] = losses.map(|loss| Number::of(beside(mean(loss), state)));
+        let [at_w, climbed] = losses.map(|loss| Number::from(mean(loss)));
         // Without a g there is nothing to compare with.
-        let ratio = ratio
-            .unwrap_or(Number::Host(f64::NAN))
-            .at_most(10.0 * BOUND);
-        let report = [at_w, climbed, ratio, Number::Host(1.0)];
-        Some(Number::tensor(report, state))
+        let ratio = ratio.unwrap_or(f64::NAN.into()).clamp(0.0, 10.0 * BOUND);
+        Some(tensor_like([at_w, climbed, ratio, 1.0.into()], state))
     }
 
     fn next(&self, state: Tensor<1>, report: Tensor<1>, pace: Pace) -> Tensor<1> {
         let [at_w, climbed, ratio, count] = Number::all(beside(report, &state));
-        let seen = [at_w, climbed, ratio].map(|sum| sum / count.clone());
+        let seen = [at_w, climbed, ratio].map(|sum| sum / &count);
         let [rho, mean, climbed, first, ratio] = Number::all(state.clone());
         let before = State {
             rho,
@@ -81,7 +79,7 @@ impl Law for Rule {
             ratio,
         };
         let next = self.after(before, seen, pace);
-        Number::tensor(next, &state)
+        tensor_like(next, &state)
     }
 
     fn remark(&self, state: &[f64]) -> Option<&'static str> {
@@ -118,25 +116,22 @@ impl Rule {
             (false, true) => (1e-4, 20.0),
             (true, true) => (1e-3, 200.0),
         };
-        let (first, mean) = (
-            before.first.clone().or(&at_w),
-            before.mean.clone().or(&at_w),
-        );
-        let scale = mean.clone().max(&first);
+        let (first, mean) = (before.first.or(&at_w), before.mean.or(&at_w));
+        let scale = mean.max(&first);
         // Without a first loss above 0 there is nothing to measure by.
         let is_unknown = at_w.is_not_finite();
         let is_outlier = (&scale * 3.0).is_below(&at_w);
-        let is_negative = at_w.is_below(0.0).and(climbed.is_below(0.0));
-        let is_left_out = (is_unknown.clone().or(first.is_at_most(0.0)))
-            .or(is_negative.clone())
-            .or(is_outlier.clone());
+        let is_negative = at_w.is_below(0.0).and(&climbed.is_below(0.0));
+        let is_left_out = (is_unknown.or(&first.is_at_most(0.0)))
+            .or(&is_negative)
+            .or(&is_outlier);
         // Whatever is not below the highest, is it: NaN, too.
         let climbed = (scale * 10.0).min(climbed);
 
         let average = |mean: Number, seen: Number| mean * decay + seen * (1.0 - decay);
         let mean = average(mean, at_w);
-        let of_climbed = average(before.climbed.clone().or(&climbed), climbed);
-        let ratio = average(before.ratio.clone().or(&ratio), ratio).or(&before.ratio);
+        let of_climbed = average(before.climbed.or(&climbed), climbed);
+        let ratio = average(before.ratio.or(&ratio), ratio).or(&before.ratio);
 
         // Both over L_0: min(x, 1 - x) of an x up to 0.99 is min(x, max(1 - x, 0.01)).
         let x = (&mean / &first).clamp(1e-6, 0.99);
@@ -148,15 +143,14 @@ impl Rule {
         let rho = (&before.rho * factor).clamp(least, most);
 
         // An outlier is left out, but the next one is less of one: if all are, that is how the loss is now.
-        let is_growing = is_outlier.and(is_unknown.not());
-        let grown = |mean: Number, flag: Flag| mean.clone().or_if(flag, mean * 1.25);
-        let left_out = || is_left_out.clone();
+        let is_growing = is_outlier.and(&is_unknown.not());
+        let grown = |mean: Number| mean.or_if(&is_growing, &mean * 1.25);
         [
-            rho.or_if(left_out(), before.rho),
-            mean.or_if(left_out(), grown(before.mean, is_growing.clone())),
-            of_climbed.or_if(left_out(), grown(before.climbed, is_growing)),
-            first.or_if(left_out(), before.first.or_if(is_negative, -1.0)),
-            ratio.or_if(left_out(), before.ratio),
+            rho.or_if(&is_left_out, before.rho),
+            mean.or_if(&is_left_out, grown(before.mean)),
+            of_climbed.or_if(&is_left_out, grown(before.climbed)),
+            first.or_if(&is_left_out, before.first.or_if(&is_negative, -1.0)),
+            ratio.or_if(&is_left_out, before.ratio),
         ]
     }
 }
@@ -197,7 +191,7 @@ mod tests {
             for (losses, ratio) in &steps {
                 let seen = Seen {
                     losses: losses.map(|loss| numbers(&[loss])),
-                    ratio: ratio.map(|ratio| Number::of(numbers(&[ratio]))),
+                    ratio: ratio.map(|ratio| Number::from(numbers(&[ratio]))),
                 };
                 let report = rule.report(&state, seen).unwrap();
                 state = rule.next(state, report, PACE);
@@ -274,7 +268,7 @@ mod tests {
             let after = |micro_batches: [[f64; 2]; 2]| -> Vec<f64> {
                 let [first, second] = micro_batches.map(|losses| {
                     let losses = losses.map(|loss| numbers(&[loss]));
-                    let ratio = Some(Number::Host(1.5));
+                    let ratio = Some(Number::from(1.5));
                     rule.report(&before, Seen { losses, ratio }).unwrap()
                 });
                 let state = rule.next(before.clone(), first + second, PACE);
