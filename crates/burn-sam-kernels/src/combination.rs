@@ -14,7 +14,6 @@ use crate::shared::{Choice, Factor, Mask};
 use crate::vector::{Row, Vector, by_device, lists};
 
 /// What takes a vector's place.
-#[allow(clippy::large_enum_variant, reason = "there is one a step")]
 pub enum Instead<'a> {
     /// Another vector.
     Vector(&'a Vector),

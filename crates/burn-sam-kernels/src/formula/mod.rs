@@ -16,7 +16,9 @@ use crate::portable::accumulation_dtype;
 pub(crate) use operation::Operation;
 pub(crate) use portable::{Worked, work_out};
 use program::Listed;
-pub(crate) use program::{Program, Step};
+pub(crate) use program::Program;
+#[cfg(feature = "wgpu")]
+pub(crate) use program::Step;
 
 /// A number, or a flag as one.
 #[derive(Clone, Debug)]

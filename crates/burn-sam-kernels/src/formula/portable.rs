@@ -29,7 +29,7 @@ impl Worked {
         match self {
             Host(value) => Tensor::full([1], value, (device, DType::from(dtype))),
             Number(value) => value,
-            Flag(flag, dtype) => flag.float().cast(dtype),
+            Flag(..) => unreachable!("a flag is no number"),
         }
     }
 
@@ -53,65 +53,57 @@ impl Listed {
             outputs,
             ..
         } = self.program;
-        let elements = elements_of(self.tensors, &elements).into_iter().map(Number);
+        let mut tensors = Countdown::new(self.tensors, elements.iter().map(|[tensor, _]| *tensor));
+        let elements = elements.iter().map(|&[tensor, element]| {
+            let tensor = tensors.take(tensor);
+            Number(match tensor.shape().num_elements() {
+                1 => tensor,
+                _ => tensor.narrow(0, element, 1),
+            })
+        });
         let constants = self.constants.into_iter().map(Host);
-        let mut numbers = Numbers {
-            numbers: elements.chain(constants).map(Some).collect(),
-            left: Vec::new(),
-        };
-        numbers.left.resize(numbers.numbers.len() + steps.len(), 0);
         let taken = steps.iter().flat_map(|step| step.taken());
-        for number in taken.chain(&outputs) {
-            numbers.left[*number] += 1;
-        }
+        let taken = taken.chain(&outputs).copied();
+        let mut numbers = Countdown::new(elements.chain(constants), taken);
         for step in &steps {
             let arguments = step.taken().iter().map(|number| numbers.take(*number));
-            let arguments = arguments.collect();
-            numbers.numbers.push(Some(made(step.operation, arguments)));
+            let made = made(step.operation, arguments.collect());
+            numbers.items.push(Some(made));
         }
         let outputs = outputs.into_iter().map(|output| numbers.take(output));
         outputs.collect()
     }
 }
 
-/// What there is while a program runs.
-struct Numbers {
-    numbers: Vec<Option<Worked>>,
+/// Items that are cloned each time that they are taken but the last.
+struct Countdown<T> {
+    items: Vec<Option<T>>,
     /// How often each is taken yet.
     left: Vec<usize>,
 }
 
-impl Numbers {
-    fn take(&mut self, number: usize) -> Worked {
-        self.left[number] -= 1;
-        let taken = match self.left[number] {
-            0 => self.numbers[number].take(),
-            _ => self.numbers[number].clone(),
-        };
-        taken.expect("taken no more often than was counted")
-    }
-}
-
-/// Elements of tensors, each of shape `[1]`.
-fn elements_of(tensors: Vec<Tensor<1>>, elements: &[[usize; 2]]) -> Vec<Tensor<1>> {
-    let mut left = vec![0; tensors.len()];
-    for [tensor, _] in elements {
-        left[*tensor] += 1;
-    }
-    let mut tensors: Vec<Option<Tensor<1>>> = tensors.into_iter().map(Some).collect();
-    let elements = elements.iter().map(|&[tensor, element]| {
-        left[tensor] -= 1;
-        let of = match left[tensor] {
-            0 => tensors[tensor].take(),
-            _ => tensors[tensor].clone(),
-        };
-        let of = of.expect("taken no more often than was counted");
-        match of.shape().num_elements() {
-            1 => of,
-            _ => of.narrow(0, element, 1),
+impl<T: Clone> Countdown<T> {
+    /// Items, of which these will be taken; and of others that come later.
+    fn new(items: impl IntoIterator<Item = T>, taken: impl Iterator<Item = usize>) -> Self {
+        let mut left = Vec::new();
+        for index in taken {
+            left.resize(left.len().max(index + 1), 0);
+            left[index] += 1;
         }
-    });
-    elements.collect()
+        Self {
+            items: items.into_iter().map(Some).collect(),
+            left,
+        }
+    }
+
+    fn take(&mut self, index: usize) -> T {
+        self.left[index] -= 1;
+        let taken = match self.left[index] {
+            0 => self.items[index].take(),
+            _ => self.items[index].clone(),
+        };
+        taken.expect("taken no more often than was said")
+    }
 }
 
 /// What a step makes.
