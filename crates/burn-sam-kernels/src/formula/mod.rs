@@ -131,11 +131,11 @@ pub(crate) fn tensor(values: Vec<Value>, device: &Device, dtype: FloatDType) -> 
     if values.iter().all(is_at_home) {
         let listed = Listed::of(values);
         return beside(match listed.all_of_one() {
-            Ok(tensor) => tensor,
-            Err(listed) if kernels::computes(&home.device) => {
+            Some(tensor) => tensor,
+            None if kernels::computes(&home.device) => {
                 kernels::compute(listed.tensors, listed.constants, listed.program)
             }
-            Err(listed) => stacked(listed.worked_out(), &home.device, home.dtype),
+            None => stacked(listed.worked_out(), &home.device, home.dtype),
         });
     }
     stacked(work_out(values), device, dtype)
