@@ -76,9 +76,9 @@ fn most_messages(method: Method) -> Option<[f64; 2]> {
     match method {
         Method::Msam => Some([2.0, 1.9]),
         Method::Sam => Some([3.0, 2.8]),
-        Method::Friendly => Some([5.0, 4.0]),
-        Method::Auto => Some([4.0, 2.8]),
-        Method::Autotwopass => Some([4.5, 3.5]),
+        Method::Friendly => Some([4.3, 4.0]),
+        Method::Auto => Some([3.6, 2.6]),
+        Method::Autotwopass => Some([4.4, 3.4]),
         _ => None,
     }
 }
