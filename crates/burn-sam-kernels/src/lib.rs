@@ -50,6 +50,7 @@
 )]
 mod backend;
 mod combination;
+mod counted;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod cpu;
 #[cfg(feature = "cube")]

@@ -44,12 +44,7 @@ impl Number {
     /// If there are not as many.
     pub fn all<const N: usize>(values: Tensor<1>) -> [Self; N] {
         assert_eq!(values.dims(), [N], "a tensor of so many numbers");
-        if let Some(known) = known(&values) {
-            return core::array::from_fn(|index| Self::from(known[index]));
-        }
-        let wide = accumulation_dtype([values.dtype()]);
-        let values = Arc::new(values.cast(wide));
-        core::array::from_fn(|index| Self(Value::element(values.clone(), index)))
+        Self::each(values).try_into().expect("as many numbers")
     }
 
     /// One of those in a tensor of shape `[N]`, without autodiff.
@@ -60,11 +55,19 @@ impl Number {
     pub fn at(values: Tensor<1>, index: usize) -> Self {
         let [count] = values.dims();
         assert!(index < count, "number {index} of {count}");
+        Self::each(values).swap_remove(index)
+    }
+
+    fn each(values: Tensor<1>) -> Vec<Self> {
         if let Some(known) = known(&values) {
-            return Self::from(known[index]);
+            return known.into_iter().map(Self::from).collect();
         }
         let wide = accumulation_dtype([values.dtype()]);
-        Self(Value::element(Arc::new(values.cast(wide)), index))
+        let values = Arc::new(values.cast(wide));
+        let [count] = values.dims();
+        (0..count)
+            .map(|index| Self(Value::element(values.clone(), index)))
+            .collect()
     }
 
     /// A tensor of them, of shape `[N]`.
@@ -189,25 +192,21 @@ impl Flag {
 
     /// Whether one of the two is so.
     pub fn or(&self, other: &Self) -> Self {
-        match (self.host(), other.host()) {
-            (Some(true), _) | (_, Some(false)) => self.clone(),
-            (_, Some(true)) | (Some(false), _) => other.clone(),
-            (None, None) => Self(Value::made(
-                Operation::Or,
-                [self.0.clone(), other.0.clone()],
-            )),
-        }
+        self.beside(other, Operation::Or, true)
     }
 
     /// Whether both are so.
     pub fn and(&self, other: &Self) -> Self {
+        self.beside(other, Operation::And, false)
+    }
+
+    /// By an operation that one flag of this kind decides alone, whatever the other one is.
+    fn beside(&self, other: &Self, operation: Operation, decisive: bool) -> Self {
         match (self.host(), other.host()) {
-            (Some(false), _) | (_, Some(true)) => self.clone(),
-            (_, Some(false)) | (Some(true), _) => other.clone(),
-            (None, None) => Self(Value::made(
-                Operation::And,
-                [self.0.clone(), other.0.clone()],
-            )),
+            (Some(flag), _) if flag == decisive => self.clone(),
+            (_, Some(flag)) if flag != decisive => self.clone(),
+            (None, None) => Self(Value::made(operation, [self.0.clone(), other.0.clone()])),
+            _ => other.clone(),
         }
     }
 

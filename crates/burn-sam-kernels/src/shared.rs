@@ -1,60 +1,46 @@
 //! Numbers and flags of shape `[1]` beside tensors of other ranks, types and devices: made once for all tensors alike,
-//! and handed over to the last of them, since on a device far away each operation is a message, and so is the end of a
-//! tensor that no operation took.
+//! and handed over to the last of them.
 
 use core::cell::RefCell;
 
 use burn::backend::DispatchTensor;
 use burn::tensor::{Bool, Device, FloatDType, Shape, Tensor};
 
+use crate::counted::Counted;
 use crate::part::Part;
 use crate::portable::accumulation_dtype;
 
 /// A tensor and others that are made of it, one for each key.
 #[derive(Clone, Debug)]
-struct Shared<T, K> {
-    value: RefCell<Option<T>>,
-    /// How often each is asked for yet, and what was made.
-    left: RefCell<Vec<(K, usize, Option<DispatchTensor>)>>,
+struct Shared<T, K>(RefCell<Made<T, K>>);
+
+#[derive(Clone, Debug)]
+struct Made<T, K> {
+    value: Counted<T>,
+    /// How often each is asked for, and what was made for it.
+    of: Vec<(K, usize, Option<Counted<DispatchTensor>>)>,
 }
 
 impl<T: Clone, K: PartialEq> Shared<T, K> {
     /// To be asked for these keys, as often as they are there.
     fn new(value: T, keys: impl Iterator<Item = K>) -> Self {
-        let mut left: Vec<(K, usize, Option<DispatchTensor>)> = Vec::new();
+        let mut of: Vec<(K, usize, Option<Counted<DispatchTensor>>)> = Vec::new();
         for key in keys {
-            match left.iter_mut().find(|(of, ..)| *of == key) {
+            match of.iter_mut().find(|(other, ..)| *other == key) {
                 Some((_, count, _)) => *count += 1,
-                None => left.push((key, 1, None)),
+                None => of.push((key, 1, None)),
             }
         }
-        Self {
-            value: RefCell::new(Some(value)),
-            left: RefCell::new(left),
-        }
+        let value = Counted::new(value, of.len());
+        Self(RefCell::new(Made { value, of }))
     }
 
     fn get(&self, key: &K, make: impl FnOnce(T) -> DispatchTensor) -> DispatchTensor {
-        const PRESENT: &str = "asked for no more often than was said";
-        let mut left = self.left.borrow_mut();
-        let unmade = left.iter().filter(|(_, _, made)| made.is_none()).count();
-        let index = left.iter().position(|(of, ..)| of == key).expect(PRESENT);
-        let (_, count, made) = &mut left[index];
-        let made = made.take().unwrap_or_else(|| {
-            let mut value = self.value.borrow_mut();
-            make(match unmade {
-                1 => value.take().expect(PRESENT),
-                _ => value.clone().expect(PRESENT),
-            })
-        });
-        *count -= 1;
-        match *count {
-            0 => {
-                left.swap_remove(index);
-            }
-            _ => left[index].2 = Some(made.clone()),
-        }
-        made
+        let Made { value, of } = &mut *self.0.borrow_mut();
+        let (_, count, made) =
+            (of.iter_mut().find(|(other, ..)| other == key)).expect("a key that was announced");
+        made.get_or_insert_with(|| Counted::new(make(value.take()), *count))
+            .take()
     }
 }
 

@@ -2,8 +2,9 @@
 
 use burn::tensor::{Bool, DType, Device, FloatDType, Tensor};
 
-use super::program::{Listed, Program};
+use super::program::{Listed, Program, Step};
 use super::{Operation, Value};
+use crate::counted::Counted;
 use crate::portable::{accumulation_dtype, is_not_finite};
 
 /// What was worked out, of shape `[1]`.
@@ -49,61 +50,51 @@ impl Listed {
     pub(super) fn worked_out(self) -> Vec<Worked> {
         let Program {
             elements,
+            constants,
             steps,
             outputs,
-            ..
         } = self.program;
-        let mut tensors = Countdown::new(self.tensors, elements.iter().map(|[tensor, _]| *tensor));
+        let uses = times_taken(
+            self.tensors.len(),
+            elements.iter().map(|[tensor, _]| tensor),
+        );
+        let tensors = self.tensors.into_iter().zip(uses);
+        let mut tensors: Vec<_> = tensors
+            .map(|(tensor, times)| Counted::new(tensor, times))
+            .collect();
+
+        let count = elements.len() + constants + steps.len();
+        let uses = times_taken(count, steps.iter().flat_map(Step::taken).chain(&outputs));
         let elements = elements.iter().map(|&[tensor, element]| {
-            let tensor = tensors.take(tensor);
+            let tensor = tensors[tensor].take();
             Number(match tensor.shape().num_elements() {
                 1 => tensor,
                 _ => tensor.narrow(0, element, 1),
             })
         });
-        let constants = self.constants.into_iter().map(Host);
-        let taken = steps.iter().flat_map(|step| step.taken());
-        let taken = taken.chain(&outputs).copied();
-        let mut numbers = Countdown::new(elements.chain(constants), taken);
+        let given = elements
+            .chain(self.constants.into_iter().map(Host))
+            .zip(&uses);
+        let mut numbers: Vec<_> = given
+            .map(|(number, times)| Counted::new(number, *times))
+            .collect();
         for step in &steps {
-            let arguments = step.taken().iter().map(|number| numbers.take(*number));
+            let arguments = step.taken().iter().map(|number| numbers[*number].take());
             let made = made(step.operation, arguments.collect());
-            numbers.items.push(Some(made));
+            numbers.push(Counted::new(made, uses[numbers.len()]));
         }
-        let outputs = outputs.into_iter().map(|output| numbers.take(output));
+        let outputs = outputs.into_iter().map(|output| numbers[output].take());
         outputs.collect()
     }
 }
 
-/// Items that are cloned each time that they are taken but the last.
-struct Countdown<T> {
-    items: Vec<Option<T>>,
-    /// How often each is taken yet.
-    left: Vec<usize>,
-}
-
-impl<T: Clone> Countdown<T> {
-    /// Items, of which these will be taken; and of others that come later.
-    fn new(items: impl IntoIterator<Item = T>, taken: impl Iterator<Item = usize>) -> Self {
-        let mut left = Vec::new();
-        for index in taken {
-            left.resize(left.len().max(index + 1), 0);
-            left[index] += 1;
-        }
-        Self {
-            items: items.into_iter().map(Some).collect(),
-            left,
-        }
+/// How often each of so many is taken.
+fn times_taken<'a>(count: usize, taken: impl Iterator<Item = &'a usize>) -> Vec<usize> {
+    let mut times = vec![0; count];
+    for index in taken {
+        times[*index] += 1;
     }
-
-    fn take(&mut self, index: usize) -> T {
-        self.left[index] -= 1;
-        let taken = match self.left[index] {
-            0 => self.items[index].take(),
-            _ => self.items[index].clone(),
-        };
-        taken.expect("taken no more often than was said")
-    }
+    times
 }
 
 /// What a step makes.
@@ -178,19 +169,21 @@ fn comparison(
     by: [ByScalar<Tensor<1, Bool>>; 2],
     of_both: OfBoth<Tensor<1, Bool>>,
 ) -> Worked {
-    let dtype = [&x, &y].into_iter().find_map(|number| match number {
-        Number(number) => Some(accumulation_dtype([number.dtype()])),
+    let on_device = [&x, &y].into_iter().find_map(|number| match number {
+        Number(number) => Some(type_of(number)),
         _ => None,
     });
-    Flag(
-        of_two(x, y, by, of_both),
-        dtype.expect("one that is not the host's"),
-    )
+    let dtype = on_device.expect("one that is not the host's");
+    Flag(of_two(x, y, by, of_both), dtype)
 }
 
 fn flag_of(number: Tensor<1>, of: fn(Tensor<1>) -> Tensor<1, Bool>) -> Worked {
-    let dtype = accumulation_dtype([number.dtype()]);
+    let dtype = type_of(&number);
     Flag(of(number), dtype)
+}
+
+fn type_of(number: &Tensor<1>) -> FloatDType {
+    accumulation_dtype([number.dtype()])
 }
 
 fn flags(

@@ -394,12 +394,11 @@ where
             radius.push(Some(memory.rho(method)));
         }
         let loss_of = |output: &M::Output| Some(self.loss.as_ref()?(output).without_autodiff());
-        let seen = || taken.seen(loss_of);
         if let Some(loss_at_w) = &self.loss_at_w {
             loss_at_w.push(taken.loss_at_w(loss_of));
         }
         if let Some(sharpness) = &self.sharpness {
-            sharpness.push(seen().map(|seen| seen.losses));
+            sharpness.push(taken.losses(loss_of));
         }
         if method.needs().losses {
             assert!(
@@ -408,7 +407,7 @@ where
                  ({}) is none of Burn's own outputs: say where its loss is, with SamModel::with_loss",
                 type_name::<M::Output>()
             );
-            if let Some(seen) = seen() {
+            if let Some(seen) = taken.seen(loss_of) {
                 memory.report_seen(method, &mut taken.grads, seen);
             }
         }

@@ -337,10 +337,6 @@ pub(crate) mod tests {
         Tensor::from_data(data, (&Device::flex(), DType::F64))
     }
 
-    pub(crate) fn read(number: Number) -> f64 {
-        number.read()
-    }
-
     /// Where a number can be: the host's, and a device's.
     pub(crate) const PLACES: [fn(f64) -> Number; 2] = [Number::from, |value| {
         let _on_device = WithoutKernels::new();

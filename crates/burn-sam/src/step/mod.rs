@@ -102,10 +102,20 @@ pub(crate) struct Taken<T> {
 }
 
 impl<T> Taken<T> {
-    /// What there is for the law that sets rho to see; the losses are without autodiff.
+    /// What there is for the law that sets rho to see.
     pub(crate) fn seen(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Seen> {
-        let climbed = loss(self.passes.climbed.as_ref()?)?;
-        let at_w = self.loss_at_w(loss)?;
+        let mean = |value: &T| {
+            let losses = loss(value)?;
+            Some(Number::from(match losses.dims() {
+                [1] => losses,
+                _ => losses.mean(),
+            }))
+        };
+        let climbed = mean(self.passes.climbed.as_ref()?)?;
+        let at_w = match &self.passes.at_w {
+            Some(at_w) => mean(at_w)?,
+            None => &climbed - self.rise.clone()?,
+        };
         Some(Seen {
             losses: [at_w, climbed],
             ratio: self.ratio.clone(),
@@ -117,10 +127,16 @@ impl<T> Taken<T> {
         if let Some(at_w) = &self.passes.at_w {
             return loss(at_w);
         }
-        let climbed = loss(self.passes.climbed.as_ref()?)?.mean();
-        let rise = self.rise.clone()?;
-        let at_w = Number::from(climbed.clone()) - rise;
-        Some(tensor_like([at_w], &climbed))
+        let like = loss(self.passes.climbed.as_ref()?)?;
+        let [at_w, _] = self.seen(loss)?.losses;
+        Some(tensor_like([at_w], &like))
+    }
+
+    /// At w and at w + e(w).
+    #[cfg(feature = "train")]
+    pub(crate) fn losses(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<[Tensor<1>; 2]> {
+        let climbed = loss(self.passes.climbed.as_ref()?)?;
+        Some([self.loss_at_w(loss)?, climbed])
     }
 }
 

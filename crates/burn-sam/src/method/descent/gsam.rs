@@ -31,7 +31,7 @@ impl Way for Gsam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{PLACES, read};
+    use crate::method::tests::PLACES;
 
     #[test]
     fn the_orthogonal_part_of_g_is_taken_away() {
@@ -40,11 +40,11 @@ mod tests {
             panic!("of both")
         };
         for number in PLACES {
-            let [x, y] = of([5.0, 2.0, 4.0].map(number)).map(read);
+            let [x, y] = of([5.0, 2.0, 4.0].map(number)).map(|number| number.read());
             let along = |g: f64, h: f64| x * h + y * g;
             assert!((along(1.0, 2.0) - 2.0).abs() < 1e-12);
             assert!((along(2.0, 0.0) + 0.2).abs() < 1e-12);
-            let [x, _] = of([5.0, 0.0, 0.0].map(number)).map(read);
+            let [x, _] = of([5.0, 0.0, 0.0].map(number)).map(|number| number.read());
             assert_eq!(x, 1.0);
         }
     }

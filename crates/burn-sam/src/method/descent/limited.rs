@@ -44,12 +44,12 @@ fn share(m: &Number, h: &Number) -> Number {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{PLACES, read};
+    use crate::method::tests::PLACES;
 
     #[test]
     fn a_long_h_is_shortened_and_a_short_one_stays() {
         for number in PLACES {
-            let share = |gg, hh| read(length_limit(&number(gg), &number(hh)));
+            let share = |gg, hh| length_limit(&number(gg), &number(hh)).read();
             assert_eq!(share(4.0, 16.0), 0.5);
             assert_eq!(share(16.0, 4.0), 1.0);
             // Nothing to compare with.
@@ -61,7 +61,7 @@ mod tests {
     fn without_g_it_is_half_of_what_it_usually_is() {
         let alone = Limited.alone().unwrap();
         for number in PLACES {
-            let share = |m, h| read((alone.share)(&number(m), &number(h)));
+            let share = |m, h| (alone.share)(&number(m), &number(h)).read();
             assert_eq!(
                 [share(4.0, 8.0), share(4.0, 1.0), share(4.0, 0.0)],
                 [0.25, 1.0, 1.0]
@@ -72,7 +72,7 @@ mod tests {
             );
             let next = |m, h| {
                 let report = (alone.report)(&number(m), &number(h));
-                read((alone.next)(number(m), report))
+                (alone.next)(number(m), report).read()
             };
             assert!((next(4.0, 2.0) - 3.8).abs() < 1e-12);
             // No more than 1.5 of it, whatever h is.

@@ -54,7 +54,7 @@ impl Way for Wsam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{read, values, vector};
+    use crate::method::tests::{values, vector};
 
     #[test]
     fn a_gamma_of_two_thirds_counts_sharpness_twice() {
@@ -65,13 +65,16 @@ mod tests {
         let Of::Both(of) = wsam(false).of() else {
             panic!("of both")
         };
-        let [x, y] = of([1.0; 3].map(Number::from)).map(read);
+        let [x, y] = of([1.0; 3].map(Number::from)).map(|number| number.read());
         assert!((x - 2.0).abs() < 1e-12 && (y + 1.0).abs() < 1e-12);
 
         let Of::Both(of) = wsam(true).of() else {
             panic!("of both")
         };
-        assert_eq!(of([1.0; 3].map(Number::from)).map(read), [0.0, 1.0]);
+        assert_eq!(
+            of([1.0; 3].map(Number::from)).map(|number| number.read()),
+            [0.0, 1.0]
+        );
         let (g, h) = (vector(&[1.0, 2.0]), vector(&[4.0, 1.0]));
         let moves = wsam(true).report(&g, &h).unwrap();
         assert_eq!(values(&moves), [3.0, -1.0]);

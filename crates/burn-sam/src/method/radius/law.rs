@@ -71,7 +71,7 @@ pub(crate) struct Needs {
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     /// The losses at w and at w + e(w).
-    pub(crate) losses: [Tensor<1>; 2],
+    pub(crate) losses: [Number; 2],
     /// |h| / |g|, if both are known.
     pub(crate) ratio: Option<Number>,
 }

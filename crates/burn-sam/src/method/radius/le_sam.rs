@@ -61,7 +61,7 @@ impl Law for LeSam {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::tests::{PLACES, read};
+    use crate::method::tests::PLACES;
 
     #[test]
     fn a_long_gradient_climbs_less() {
@@ -73,7 +73,7 @@ mod tests {
         let rho = |anneal, steps, squared_norm| {
             let law = LeSam { sigma: 3.0, anneal };
             let factor = law.by_length(at(steps)).unwrap();
-            let [on_host, on_device] = PLACES.map(|number| read(factor(&number(squared_norm))));
+            let [on_host, on_device] = PLACES.map(|number| factor(&number(squared_norm)).read());
             assert!((on_host - on_device).abs() < 1e-15);
             2.0 * on_host
         };

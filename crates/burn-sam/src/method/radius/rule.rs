@@ -61,7 +61,7 @@ impl Law for Rule {
 
     /// The losses, the ratio, and that this is one of so many.
     fn report(&self, state: &Tensor<1>, Seen { losses, ratio }: Seen) -> Option<Tensor<1>> {
-        let [at_w, climbed] = losses.map(|loss| Number::from(mean(loss)));
+        let [at_w, climbed] = losses;
         // Without a g there is nothing to compare with.
         let ratio = ratio.unwrap_or(f64::NAN.into()).clamp(0.0, 10.0 * BOUND);
         Some(tensor_like([at_w, climbed, ratio, 1.0.into()], state))
@@ -155,13 +155,6 @@ impl Rule {
     }
 }
 
-fn mean(loss: Tensor<1>) -> Tensor<1> {
-    match loss.dims() {
-        [1] => loss,
-        _ => loss.mean(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +183,7 @@ mod tests {
             let mut state = numbers(&rule.start(0.5));
             for (losses, ratio) in &steps {
                 let seen = Seen {
-                    losses: losses.map(|loss| numbers(&[loss])),
+                    losses: losses.map(|loss| Number::from(numbers(&[loss]))),
                     ratio: ratio.map(|ratio| Number::from(numbers(&[ratio]))),
                 };
                 let report = rule.report(&state, seen).unwrap();
@@ -267,7 +260,7 @@ mod tests {
             let before = numbers(&[0.5, 2.0, 2.1, 2.0, 1.5]);
             let after = |micro_batches: [[f64; 2]; 2]| -> Vec<f64> {
                 let [first, second] = micro_batches.map(|losses| {
-                    let losses = losses.map(|loss| numbers(&[loss]));
+                    let losses = losses.map(|loss| Number::from(numbers(&[loss])));
                     let ratio = Some(Number::from(1.5));
                     rule.report(&before, Seen { losses, ratio }).unwrap()
                 });
