@@ -138,7 +138,7 @@ fn each_method_in_the_learner() {
 }
 
 /// Where there is a GPU, or a software driver for one.
-#[cfg(feature = "wgpu")]
+#[cfg(feature = "wgpu-unfused")]
 #[test]
 fn a_gpu_behind_the_server() {
     if burn_sam_tests::wgpu_device().is_none() {
