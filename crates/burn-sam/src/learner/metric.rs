@@ -8,6 +8,9 @@ use burn::train::metric::{
     SerializedEntry,
 };
 
+use crate::method::tensor_like;
+use crate::step::Taken;
+
 /// How much the loss rises on SAM's way up, L(w + e(w)) - L(w), beside the loss in the dashboard
 /// and the logs of Burn's `Learner`. From [`SamModel::sharpness`](crate::SamModel::sharpness).
 ///
@@ -81,6 +84,28 @@ impl LossAtWMetric {
         });
         (Self(metric), steps)
     }
+}
+
+/// The loss at w of a step, estimated where it has no pass there.
+pub(super) fn loss_at_w<T>(
+    taken: &Taken<T>,
+    loss: impl Fn(&T) -> Option<Tensor<1>>,
+) -> Option<Tensor<1>> {
+    if let Some(at_w) = &taken.passes.at_w {
+        return loss(at_w);
+    }
+    let like = loss(taken.passes.climbed.as_ref()?)?;
+    let [at_w, _] = taken.seen(loss)?.losses;
+    Some(tensor_like([at_w], &like))
+}
+
+/// The losses at w and at w + e(w).
+pub(super) fn losses<T>(
+    taken: &Taken<T>,
+    loss: impl Fn(&T) -> Option<Tensor<1>>,
+) -> Option<[Tensor<1>; 2]> {
+    let climbed = loss(taken.passes.climbed.as_ref()?)?;
+    Some([loss_at_w(taken, loss)?, climbed])
 }
 
 /// Where a model puts a value for each training step. Without the metric, nothing is kept.

@@ -395,10 +395,10 @@ where
         }
         let loss_of = |output: &M::Output| Some(self.loss.as_ref()?(output).without_autodiff());
         if let Some(loss_at_w) = &self.loss_at_w {
-            loss_at_w.push(taken.loss_at_w(loss_of));
+            loss_at_w.push(metric::loss_at_w(&taken, loss_of));
         }
         if let Some(sharpness) = &self.sharpness {
-            sharpness.push(taken.losses(loss_of));
+            sharpness.push(metric::losses(&taken, loss_of));
         }
         if method.needs().losses {
             assert!(

@@ -14,7 +14,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Gradients, Tensor};
 use burn_sam_kernels::{Number, Vector};
 
-use crate::method::{Direction, From, Method, Of, OnePass, Seen, tensor_like};
+use crate::method::{Direction, From, Method, Of, OnePass, Seen};
 pub(crate) use climb::{Ascended, climb};
 pub(crate) use descent::{AtW, descend};
 pub(crate) use memory::Memory;
@@ -120,23 +120,6 @@ impl<T> Taken<T> {
             losses: [at_w, climbed],
             ratio: self.ratio.clone(),
         })
-    }
-
-    /// As far as it is known.
-    pub(crate) fn loss_at_w(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<Tensor<1>> {
-        if let Some(at_w) = &self.passes.at_w {
-            return loss(at_w);
-        }
-        let like = loss(self.passes.climbed.as_ref()?)?;
-        let [at_w, _] = self.seen(loss)?.losses;
-        Some(tensor_like([at_w], &like))
-    }
-
-    /// At w and at w + e(w).
-    #[cfg(feature = "train")]
-    pub(crate) fn losses(&self, loss: impl Fn(&T) -> Option<Tensor<1>>) -> Option<[Tensor<1>; 2]> {
-        let climbed = loss(self.passes.climbed.as_ref()?)?;
-        Some([self.loss_at_w(loss)?, climbed])
     }
 }
 
