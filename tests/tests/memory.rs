@@ -154,7 +154,7 @@ fn a_step_launches_few_kernels_on_wgpu() {
     for (sam, expected) in [
         (SamConfig::new(), 7),
         (SamConfig::msam(), 3),
-        (SamConfig::auto(), 13),
+        (SamConfig::auto(), 12),
         (SamConfig::auto_two_pass(), 10),
     ] {
         let (mut steps, mut optim) = (sam.steps(&module), SgdConfig::new().init());
