@@ -98,9 +98,14 @@ impl Scale {
     }
 }
 
+/// Whether a number is NaN. Burn's `is_nan` is `x != x` on a remote device, and that is false on wgpu.
+pub(crate) fn is_nan(number: Tensor<1>) -> Tensor<1, Bool> {
+    number.lower_equal_elem(f64::INFINITY).bool_not()
+}
+
 /// Whether a number is infinite or NaN.
 pub(crate) fn is_not_finite(number: Tensor<1>) -> Tensor<1, Bool> {
-    (number * 0.0).is_nan()
+    (number * 0.0).equal_elem(0.0).bool_not()
 }
 
 /// The climbed parameter w + rho T² g / (norm + eps), of w's shape, type and device.

@@ -5,7 +5,7 @@ use burn::tensor::{Bool, DType, Device, FloatDType, Tensor};
 use super::program::{Listed, Program, Step};
 use super::{Operation, Value};
 use crate::counted::Counted;
-use crate::portable::{accumulation_dtype, is_not_finite};
+use crate::portable::{accumulation_dtype, is_nan, is_not_finite};
 
 /// What was worked out, of shape `[1]`.
 #[allow(clippy::large_enum_variant, reason = "none outlives a program")]
@@ -131,7 +131,7 @@ fn made(operation: Operation, arguments: Vec<Worked>) -> Worked {
             comparison(next(), next(), by, Tensor::lower_equal)
         }
         Operation::Equal => comparison(next(), next(), [Tensor::equal_elem; 2], Tensor::equal),
-        Operation::IsNan => flag_of(number(next()), Tensor::is_nan),
+        Operation::IsNan => flag_of(number(next()), is_nan),
         Operation::IsNotFinite => flag_of(number(next()), is_not_finite),
         Operation::Or => flags(next(), next(), Tensor::bool_or),
         Operation::And => flags(next(), next(), Tensor::bool_and),
