@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use crate::data::{Digit, DigitBatch, Split, batches};
 use crate::model::{ConvNet, Mlp, Network, Transformer, seeded};
 use crate::recipe::{Base, Recipe, RecipeOptions, Schedule};
-use crate::training::{Setting, Trained, accuracy, climbing, mean_and_deviation};
+use crate::training::{Setting, Trained, accuracy, climbing, interval, mean_and_deviation};
 
 /// The radius at which all methods' sharpness is measured.
 pub const SHARPNESS_RHO: f64 = 0.5;
@@ -281,6 +281,44 @@ pub fn percents_and_dead(accuracies: &[f64]) -> String {
     }
 }
 
+/// Each seed's accuracy after the last epoch, from 0 to 1.
+pub fn last(outcomes: &[Outcome]) -> Vec<f64> {
+    let accuracies = outcomes.iter().map(|outcome| outcome.test_accuracy);
+    accuracies.collect()
+}
+
+/// The same after the epoch that the validation images choose.
+pub fn stopped_early(outcomes: &[Outcome]) -> Vec<f64> {
+    let accuracies = outcomes.iter().map(|outcome| outcome.chosen_test_accuracy);
+    accuracies.collect()
+}
+
+/// By how much some accuracies, from 0 to 1, are above others of the same seeds.
+pub fn over(these: &[f64], those: &[f64]) -> Points {
+    let differences = these.iter().zip(those).map(|(a, b)| 100.0 * (a - b));
+    let (mean, half) = interval(&differences.collect::<Vec<_>>());
+    Points { mean, half }
+}
+
+/// The mean of some differences, seed by seed, in points of accuracy, and half of its interval of 95 %, which one seed has
+/// not.
+#[derive(Clone, Copy)]
+pub struct Points {
+    pub(crate) mean: f64,
+    pub(crate) half: f64,
+}
+
+impl core::fmt::Display for Points {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { mean, half } = self;
+        write!(f, "{mean:+.1}")?;
+        match half.is_nan() {
+            true => Ok(()),
+            false => write!(f, " ± {half:.1}"),
+        }
+    }
+}
+
 /// The columns of a table that [`columns`] fills.
 pub const COLUMNS: &str = "test accuracy, % | stopped early | sharpness | largest eigenvalue";
 
@@ -293,8 +331,8 @@ pub fn columns(outcomes: &[Outcome]) -> String {
         text(measures.map(of), digits)
     };
     [
-        percents(outcomes.iter().map(|outcome| outcome.test_accuracy)),
-        percents(outcomes.iter().map(|outcome| outcome.chosen_test_accuracy)),
+        percents(last(outcomes)),
+        percents(stopped_early(outcomes)),
         measured(|measures| measures.sharpness, 3),
         measured(|measures| measures.largest_eigenvalue, 2),
     ]

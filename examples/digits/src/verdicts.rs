@@ -8,10 +8,12 @@ use example_common::options::absolute;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::comparison::{Outcome, colour, percents, percents_and_dead};
+use crate::comparison::{
+    Outcome, Points, colour, last, over, percents, percents_and_dead, stopped_early,
+};
 use crate::over_time::{Line, Panel};
 use crate::rivals::Rival;
-use crate::training::{interval, mean_and_deviation};
+use crate::training::mean_and_deviation;
 
 /// What came out of a contender's trainings.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
@@ -50,25 +52,6 @@ pub fn save(figures: &[Figures], file: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn last(row: &Row) -> Vec<f64> {
-    row.outcomes
-        .iter()
-        .map(|o| 100.0 * o.test_accuracy)
-        .collect()
-}
-
-fn stopped(row: &Row) -> Vec<f64> {
-    let chosen = |o: &Outcome| 100.0 * o.chosen_test_accuracy;
-    row.outcomes.iter().map(chosen).collect()
-}
-
-/// By how much some accuracies are above others of the same seeds.
-fn over(these: &[f64], those: &[f64]) -> Points {
-    let differences: Vec<f64> = these.iter().zip(those).map(|(a, b)| a - b).collect();
-    let (mean, half) = interval(&differences);
-    Points { mean, half }
-}
-
 /// Who is ahead in a task, and by how much.
 pub struct Verdict {
     /// The best of what is not SAM.
@@ -85,24 +68,6 @@ pub struct Gain {
     pub remedy: Option<Rival>,
     /// In points of accuracy.
     pub points: Points,
-}
-
-/// The mean of some differences, seed by seed, and half of its interval of 95 %, which one seed has not.
-#[derive(Clone, Copy)]
-pub struct Points {
-    mean: f64,
-    half: f64,
-}
-
-impl core::fmt::Display for Points {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { mean, half } = self;
-        write!(f, "{mean:+.1}")?;
-        match half.is_nan() {
-            true => Ok(()),
-            false => write!(f, " ± {half:.1}"),
-        }
-    }
 }
 
 /// What is held against the best rival, after its last epoch.
@@ -176,7 +141,10 @@ impl Figures {
         let rivals = self.rows.iter().filter(|row| row.method == Method::Sgd);
         let each = rivals.flat_map(|row| {
             let early = format!("{}, stopped early", row.name);
-            [(row.name.clone(), last(row)), (early, stopped(row))]
+            [
+                (row.name.clone(), last(&row.outcomes)),
+                (early, stopped_early(&row.outcomes)),
+            ]
         });
         let mean = |accuracies: &[f64]| mean_and_deviation(accuracies).0;
         let (rival, best) = each
@@ -184,7 +152,7 @@ impl Figures {
             .with_context(|| format!("{}: no rival", self.title))?;
         let under = (self.rows.iter())
             .filter(|row| row.method == Method::Auto && row.rival.is_some())
-            .max_by(|a, b| mean(&last(a)).total_cmp(&mean(&last(b))));
+            .max_by(|a, b| mean(&last(&a.outcomes)).total_cmp(&mean(&last(&b.outcomes))));
         let gain = |of| {
             let row = match of {
                 Of::OnePass => self.row(Method::Auto),
@@ -195,7 +163,7 @@ impl Figures {
             Some(Gain {
                 of,
                 remedy: row.rival,
-                points: over(&last(row), &best),
+                points: over(&last(&row.outcomes), &best),
             })
         };
         Ok(Verdict {
@@ -206,7 +174,7 @@ impl Figures {
 
     /// By how much the rule at one pass is above some accuracies, for a table: nothing without it.
     fn one_pass_over(&self, accuracies: &[f64]) -> String {
-        let one_pass = self.row(Method::Auto).map(last);
+        let one_pass = self.row(Method::Auto).map(|row| last(&row.outcomes));
         let points = one_pass.map(|one_pass| over(&one_pass, accuracies));
         points.map_or(String::new(), |points| points.to_string())
     }
@@ -217,16 +185,16 @@ impl Figures {
         table += "| | setting | accuracy, % | stopped early | one pass over it | over it stopped early |\n";
         table += "| --- | --- | --- | --- | --- | --- |\n";
         for row in &self.rows {
-            let after_last: Vec<f64> = row.outcomes.iter().map(|o| o.test_accuracy).collect();
+            let [after_last, stopped_early] = [last(&row.outcomes), stopped_early(&row.outcomes)];
             table += &format!(
                 "| {} | {} | {} | {} | {} | {} |\n",
                 row.name,
                 row.setting
                     .map_or(String::new(), |setting| setting.to_string()),
                 percents_and_dead(&after_last),
-                percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
-                self.one_pass_over(&last(row)),
-                self.one_pass_over(&stopped(row)),
+                percents(stopped_early.iter().copied()),
+                self.one_pass_over(&after_last),
+                self.one_pass_over(&stopped_early),
             );
         }
         table
@@ -245,9 +213,11 @@ pub fn table(figures: &[Figures]) -> anyhow::Result<String> {
     );
     for figures in figures {
         let Verdict { rival, gains } = figures.verdict()?;
-        let over_optimizer = |of: fn(&Row) -> Vec<f64>| {
+        let over_optimizer = |of: fn(&[Outcome]) -> Vec<f64>| {
             let alone = figures.row(Method::Sgd);
-            alone.map_or(String::new(), |alone| figures.one_pass_over(&of(alone)))
+            alone.map_or(String::new(), |alone| {
+                figures.one_pass_over(&of(&alone.outcomes))
+            })
         };
         let over_rival = |of: Of| {
             let gain = gains.iter().find(|gain| gain.of == of)?;

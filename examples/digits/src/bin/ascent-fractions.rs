@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use burn_sam::SamConfig;
 use clap::Parser;
-use digits::comparison::{Architecture, Done, Look, Outcome, TUNING_SEEDS, Task, percents};
+use digits::comparison::{
+    Architecture, Done, Look, Outcome, TUNING_SEEDS, Task, percents, stopped_early,
+};
 use digits::data;
 use digits::recipe::{Base, Recipe};
 use digits::training::mean_and_deviation;
@@ -155,7 +157,7 @@ fn main() -> anyhow::Result<()> {
             "| {} | {} | {mean:.1} ± {deviation:.1} | {} | {} | {:.2} | {} |",
             row.climbs_on,
             row.rho.map_or(String::new(), |rho| rho.to_string()),
-            percents(row.outcomes.iter().map(|o| o.chosen_test_accuracy)),
+            percents(stopped_early(&row.outcomes)),
             row.passes,
             row.step_seconds / rows[0].step_seconds,
             match gain > standard_error {

@@ -76,15 +76,15 @@ pub enum Radius {
     /// has been learned, whichever is less.
     ///
     /// ```text
-    /// h   = min(L, max(L_0 - L, L_0 / 100))
-    /// q   = max((L' - L) / (rise h), r / 3)
+    /// d   = min(L, max(L_0 - L, L_0 / 100))
+    /// q   = max((L' - L) / (rise d), r / 3)
     /// rho <- rho exp(-0.1 clip(ln(q) / 2, -1, 1)),    from SamConfig::rho, between 1e-4 and 3
     /// ```
     ///
     /// L, L' and r are running means, with a decay of 0.9, of the losses at w and at w + e(w), and of |h| / |g|, the
     /// lengths of the gradients there; L_0 is the first step's loss. A loss at w that is not finite, or above 3 times the larger of L_0 and L, is left out, with that at
     /// w + e(w); each such outlier makes L and L' a quarter larger. A loss at w + e(w) that is not finite, or above 10
-    /// times that larger one, counts as that; h is at least L_0 / 1,000,000. With steps that do not climb in between,
+    /// times that larger one, counts as that; d is at least L_0 / 1,000,000. With steps that do not climb in between,
     /// which the rule does not see, the decay is 0.7 and the factor 0.3. If adaptive, rho is between 1e-3 and 30.
     ///
     /// It has to know the loss: in the `Learner` that of Burn's own outputs, or what

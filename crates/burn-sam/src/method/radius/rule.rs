@@ -2,8 +2,8 @@
 //! has been learned, whichever is less,
 //!
 //! ```text
-//! h   = min(L, max(L_0 - L, L_0 / 100))
-//! q   = max((L' - L) / (rise h), r / 3)
+//! d   = min(L, max(L_0 - L, L_0 / 100))
+//! q   = max((L' - L) / (rise d), r / 3)
 //! rho <- rho exp(-0.1 clip(ln(q) / 2, -1, 1))
 //! ```
 //!
@@ -135,8 +135,8 @@ impl Rule {
 
         // Both over L_0: min(x, 1 - x) of an x up to 0.99 is min(x, max(1 - x, 0.01)).
         let x = (&mean / &first).clamp(1e-6, 0.99);
-        let h = (1.0 - x.clone()).min(x);
-        let q = (&of_climbed - &mean) / &first / (h * self.rise);
+        let d = (1.0 - x.clone()).min(x);
+        let q = (&of_climbed - &mean) / &first / (d * self.rise);
         let q = q.max(&ratio / BOUND);
         // exp(-speed clip(ln(q) / 2, -1, 1))
         let factor = q.clamp((-2.0f64).exp(), 2.0f64.exp()).powf(-speed / 2.0);
@@ -206,11 +206,11 @@ mod tests {
     #[test]
     fn rho_goes_down_where_the_loss_rises_more_than_it_should() {
         let rule = Rule { rise: 0.5 };
-        // h = L_0 / 100 = 0.02, q = 0.1 / 0.01 = 10: as far as it goes.
+        // d = L_0 / 100 = 0.02, q = 0.1 / 0.01 = 10: as far as it goes.
         let state = after(&rule, &[[2.0, 2.1]]);
         assert!((state[0] - 0.5 * (-0.1f64).exp()).abs() < 1e-12);
         assert_eq!(state[1..4], [2.0, 2.1, 2.0]);
-        // L = 1.9, L' = 2.0, h = 0.1, q = 2.
+        // L = 1.9, L' = 2.0, d = 0.1, q = 2.
         let state = after(&rule, &[[2.0, 2.1], [1.0, 1.1]]);
         let expected = 0.5 * (-0.1f64 - 0.05 * 2f64.ln()).exp();
         assert!(

@@ -10,7 +10,8 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use digits::comparison::{
-    COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns, percents,
+    COLUMNS, Done, Look, Outcome, SHARPNESS_RHO, TUNING_SEEDS, Task, Trainable, columns, last,
+    over, percents, stopped_early,
 };
 use digits::data::{Digit, Split};
 use digits::model::seeded;
@@ -247,7 +248,7 @@ fn main() -> anyhow::Result<()> {
             time_over_base: step_seconds / seconds[0],
             outcomes: task.run(&jobs, Look::Flatness, &bar)?,
         });
-        bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1])));
+        bar.suspend(|| eprintln!("{}", line(&rows[rows.len() - 1], &rows[0])));
     }
     bar.finish_and_clear();
 
@@ -255,10 +256,12 @@ fn main() -> anyhow::Result<()> {
         "{title}, {} epochs, {} seeds; the sharpness is at rho {SHARPNESS_RHO}\n",
         options.epochs, options.seeds
     );
-    println!("| method | rho | {COLUMNS} | time of a step |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| method | rho | {COLUMNS} | time of a step | over the optimizer | both stopped early |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
-        println!("{}", line(row));
+        println!("{}", line(row, &rows[0]));
     }
     println!("\nWith test images as none of those trained on:\n");
     let names = corruptions::ALL.map(|corruption| corruption.name);
@@ -319,12 +322,16 @@ fn draw(digits: &[Digit], count: usize, rng: &mut StdRng) -> Vec<Digit> {
     digits.partial_shuffle(rng, count).0.to_vec()
 }
 
-fn line(row: &Row) -> String {
+/// Of a method, and how far it is ahead of the optimizer alone.
+fn line(row: &Row, alone: &Row) -> String {
+    let ahead = |of: fn(&[Outcome]) -> Vec<f64>| over(&of(&row.outcomes), &of(&alone.outcomes));
     format!(
-        "| {} | {} | {} | {:.2} |",
+        "| {} | {} | {} | {:.2} | {} | {} |",
         row.name,
         row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
         columns(&row.outcomes),
         row.time_over_base,
+        ahead(last),
+        ahead(stopped_early),
     )
 }
