@@ -229,7 +229,7 @@ pub fn table(figures: &[Figures]) -> anyhow::Result<String> {
             "| {} | {} | {} | {rival} | {one_pass} | {two_passes} | {both} |\n",
             figures.title,
             over_optimizer(last),
-            over_optimizer(stopped),
+            over_optimizer(stopped_early),
         );
     }
     Ok(table)
