@@ -257,7 +257,7 @@ fn main() -> anyhow::Result<()> {
         options.epochs, options.seeds
     );
     println!(
-        "| method | rho | {COLUMNS} | time of a step | over the optimizer | both stopped early |"
+        "| method | rho | {COLUMNS} | over the optimizer | both stopped early | time of a step |"
     );
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for row in &rows {
@@ -326,12 +326,12 @@ fn draw(digits: &[Digit], count: usize, rng: &mut StdRng) -> Vec<Digit> {
 fn line(row: &Row, alone: &Row) -> String {
     let ahead = |of: fn(&[Outcome]) -> Vec<f64>| over(&of(&row.outcomes), &of(&alone.outcomes));
     format!(
-        "| {} | {} | {} | {:.2} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {:.2} |",
         row.name,
         row.rho.map_or(String::new(), |rho| format!("{rho:.2}")),
         columns(&row.outcomes),
-        row.time_over_base,
         ahead(last),
         ahead(stopped_early),
+        row.time_over_base,
     )
 }
